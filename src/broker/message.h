@@ -1,0 +1,139 @@
+/*
+ * The messages between broker and engine, and between broker and spawner.
+ *
+ * Theory of operation: one SOCK_SEQPACKET socketpair per peer; each packet is
+ * exactly one `struct broker_message`, with file descriptors by SCM_RIGHTS. A
+ * packet of another size, an unknown type, a string that is not terminated, a
+ * wrong number of fds: the broker drops the message and answers -EBADMSG (it
+ * never trusts the engine). One request is answered by one reply with the same
+ * `serial`; requests are handled one at a time, in order. Events (type >=
+ * BROKER_EVENT_FIRST) come from the broker unasked, serial 0.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdint.h>
+
+#define BROKER_MESSAGE_MAGIC 0x74766d31u /* "tvm1" */
+#define BROKER_MESSAGE_FDS_MAX 12
+#define BROKER_TEXT_MAX 480
+
+/* Largest QEMU argument vector (NUL-separated strings), in bytes. */
+#define BROKER_ARGV_MAX 16384
+
+enum broker_type {
+	BROKER_REQUEST_NONE, /* never sent; zero is invalid */
+
+	/* Checks that change nothing: privileges, kernel features (nftables
+	 * with every expression used, netdev egress, TUN, policy rules), TAP
+	 * name free, no other instance or VPN rule in the way, addresses and
+	 * the routing table unused. Payload: net. */
+	BROKER_REQUEST_PRECHECK,
+
+	/* Opens the journal and puts the block up: tables `inet torvm` and
+	 * `netdev torvm` in one batch, then the policy rules. From here on
+	 * nothing but the hold-the-link traffic leaves. Payload: net. */
+	BROKER_REQUEST_BLOCK,
+
+	/* Makes the persistent TAP (owner root), down. */
+	BROKER_REQUEST_CREATE_TAP,
+
+	/* Starts QEMU as the VM's user. fds: enum vm_fd from
+	 * VM_FD_FROM_ENGINE on, in that order, preceded by a memfd with the
+	 * NUL-separated argument vector (argv[0] is the absolute path of the
+	 * binary). `u.start_vm.present` says which optional ones follow. The
+	 * broker adds the TAP and the channels' listening sockets, drains the
+	 * TAP first, and opens the uplink's exemption. Reply: pid in
+	 * `u.vm.pid`, one fd: a pidfd. -EBUSY: a VM is running. */
+	BROKER_REQUEST_START_VM,
+
+	/* Address, permanent neighbour, MTU, link up, default route in our
+	 * table; traffic into the TAP is allowed from here on. */
+	BROKER_REQUEST_CONFIGURE_TAP,
+
+	/* Traffic into the TAP is refused again; the uplink's exemption is
+	 * closed unless a VM is alive. What Blocked means. */
+	BROKER_REQUEST_REFUSE_TAP,
+
+	/* DNS settings for the TAP (systemd-resolved, when it is the bus's
+	 * in our network namespace), caches flushed; and the way back. */
+	BROKER_REQUEST_SET_DNS,
+	BROKER_REQUEST_RESTORE_DNS,
+
+	/* SIGKILL for QEMU through its pidfd; the reply comes once it is
+	 * reaped. No VM: success. */
+	BROKER_REQUEST_KILL_VM,
+
+	/* Sockets bound to the TAP's address are destroyed, then the TAP. */
+	BROKER_REQUEST_DELETE_TAP,
+
+	/* Sysctls, policy rules, firewall last; journal closed. The network
+	 * is as it was found. */
+	BROKER_REQUEST_UNBLOCK,
+
+	/* What is up: u.status. */
+	BROKER_REQUEST_STATUS,
+
+	/* Tells the service manager READY=1 (once) with `text` as STATUS=. */
+	BROKER_REQUEST_NOTIFY,
+
+	BROKER_REQUEST_COUNT,
+
+	BROKER_REPLY = 64, /* to any request */
+
+	BROKER_EVENT_FIRST = 96,
+	/* QEMU has been reaped: u.exit. */
+	BROKER_EVENT_VM_EXITED = BROKER_EVENT_FIRST,
+	/* The user asked to stop (SIGTERM, SIGINT at the broker). */
+	BROKER_EVENT_STOP,
+	/* The TAP was deleted, or our rules or tables were touched by another
+	 * program (and are back): `text` says which. */
+	BROKER_EVENT_TAP_LOST,
+	BROKER_EVENT_REPAIRED,
+	BROKER_EVENT_LAST,
+};
+
+/* Bits of broker_status.up */
+enum {
+	BROKER_UP_FIREWALL = 1 << 0,
+	BROKER_UP_RULES = 1 << 1,
+	BROKER_UP_TAP = 1 << 2,
+	BROKER_UP_TAP_CONFIGURED = 1 << 3,
+	BROKER_UP_DNS = 1 << 4,
+	BROKER_UP_VM = 1 << 5,
+};
+
+struct broker_net {
+	char tap_name[16];
+	struct in_addr host_ip;
+	struct in_addr vm_ip; /* in the same /30 */
+};
+
+struct broker_message {
+	uint32_t magic;
+	uint32_t type; /* enum broker_type */
+	uint32_t serial;
+	int32_t status; /* replies: 0 or negative errno */
+	union {
+		struct broker_net net;
+		struct {
+			uint32_t present; /* bit n: VM_FD_FROM_ENGINE + n */
+		} start_vm;
+		struct {
+			int32_t pid;
+			uint64_t start_time; /* clock ticks since boot, proc(5)
+					      */
+		} vm;
+		struct {
+			int32_t wait_status; /* as of waitpid(2) */
+		} exit;
+		struct {
+			uint32_t up;
+			int32_t vm_pid;
+			uint64_t refused_packets; /* counter of the block */
+		} status;
+		uint8_t pad[64];
+	} u;
+	/* Replies: the sentence of struct error. Terminated. */
+	char text[BROKER_TEXT_MAX];
+};

@@ -1,0 +1,36 @@
+/*
+ * What the engine (torvmd) starts with. Its argument vector is the broker's
+ * own options, checked there:
+ *
+ *   torvmd [--config NAME] [--accel auto|kvm|tcg] [--verbose]
+ *          [--confirm SECONDS] [--resume] --runtime-dir DIR --state-dir DIR
+ *          --image-dir DIR
+ *
+ * --config names fd ENGINE_FD_CONFIG for messages; without it there is none.
+ * --resume: an engine died; the broker still holds the block.
+ *
+ * Exit codes, forwarded by the broker as its own:
+ */
+#pragma once
+
+enum engine_fd {
+	ENGINE_FD_BROKER = 3,  /* SOCK_SEQPACKET, broker/message.h */
+	ENGINE_FD_CONTROL = 4, /* listening RUNTIME_DIR/control.sock */
+	ENGINE_FD_CONFIG = 5,  /* the configuration file, or /dev/null */
+	ENGINE_FD_COUNT,
+};
+
+/* Exit codes of torvm, torvm-broker and torvmd (see torvm(1)). */
+enum exit_code {
+	EXIT_CODE_OK = 0,
+	EXIT_CODE_FAILED = 1,      /* anything not listed */
+	EXIT_CODE_USAGE = 2,       /* bad option or argument */
+	EXIT_CODE_NOT_RUNNING = 3, /* status: not Running; no controller */
+	EXIT_CODE_CONFIG = 4,      /* the configuration was refused */
+	EXIT_CODE_PRECHECK = 5,    /* a check failed; nothing was changed */
+	EXIT_CODE_PRIVILEGES = 6,  /* root or group torvm is needed */
+	EXIT_CODE_BUSY = 7,        /* another instance runs */
+	EXIT_CODE_RESTORE = 8,     /* stopped, but something could not be
+				    * restored: torvm recover */
+	EXIT_CODE_TIMEOUT = 9,     /* up --wait, --confirm: time is over */
+};

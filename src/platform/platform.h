@@ -1,0 +1,113 @@
+/*
+ * What the broker asks of an operating system's network: one header, a folder
+ * of twins per system (linux/, later darwin/ and windows/).
+ *
+ * Every function is idempotent, touches nothing that is not TorVM's own, may
+ * block for the length of a kernel call (sd-bus: NET_DNS_TIMEOUT_MS), and
+ * returns 0 or a negative errno with a sentence in @e. The caller journals
+ * before it calls.
+ */
+#pragma once
+
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+#define NET_DNS_TIMEOUT_MS 3000
+
+/* Our marks in the kernel, by which leftovers are recognised. */
+#define NET_TABLE_NAME "torvm"   /* nftables: inet torvm, netdev torvm */
+#define NET_ROUTE_TABLE 9095     /* the own routing table T */
+#define NET_ROUTE_PROTOCOL 116   /* rtm_protocol, FRA_PROTOCOL */
+#define NET_RULE_PREF_UPLINK 100 /* uid -> goto NET_RULE_PREF_NOP */
+#define NET_RULE_PREF_DHCP 101
+#define NET_RULE_PREF_TORVM 110    /* everyone -> T */
+#define NET_RULE_PREF_PROHIBIT 120 /* everyone -> prohibit */
+#define NET_RULE_PREF_NOP 140
+#define NET_TAP_MTU 65520 /* bytes */
+
+enum net_firewall {
+	NET_FIREWALL_BLOCKED, /* no uplink, TAP refused */
+	NET_FIREWALL_UPLINK,  /* the VM's uplink allowed, TAP refused */
+	NET_FIREWALL_OPEN,    /* the uplink and the TAP allowed */
+};
+
+struct net_plan {
+	char tap_name[IFNAMSIZ];
+	struct in_addr host_ip; /* on the TAP, /30 */
+	struct in_addr vm_ip;
+	uid_t vm_uid;  /* QEMU's user: the uplink's flows */
+	uint32_t mark; /* random per start, never 0: ct and packet mark */
+};
+
+struct net; /* open netlink sockets and what is known of the kernel */
+
+/* Opens what the functions below need. *ret is freed by net_close(). */
+int net_open(struct net **ret, struct error *e);
+void net_close(struct net *net);
+void net_closep(struct net **net);
+
+/* Nothing is changed. One sentence for the first thing that is missing. */
+int net_precheck(struct net *net, const struct net_plan *plan, struct error *e);
+
+/* Replaces both tables by those of @mode in one transaction: there is no
+ * moment without a block between two modes. Established flows of the uplink
+ * survive a change between UPLINK and OPEN (same plan->mark). */
+int net_firewall_set(struct net *net, const struct net_plan *plan,
+		     enum net_firewall mode, struct error *e);
+int net_firewall_remove(struct net *net, struct error *e);
+bool net_firewall_present(struct net *net);
+/* Packets refused by the block so far; 0 when there is none. */
+uint64_t net_firewall_refused(struct net *net);
+
+int net_rules_add(struct net *net, const struct net_plan *plan,
+		  struct error *e);
+int net_rules_remove(struct net *net, struct error *e);
+
+/* Creates the persistent TAP, owner and group root, vnet_hdr, addrgenmode
+ * none, down; *ret_fd is a queue of it (caller closes). */
+int net_tap_create(struct net *net, const struct net_plan *plan, int *ret_fd,
+		   struct error *e);
+/* Another queue fd of the existing TAP, with stale packets drained. */
+int net_tap_open(struct net *net, const struct net_plan *plan, int *ret_fd,
+		 struct error *e);
+/* Address, MTU, permanent neighbour, up, default route in T. */
+int net_tap_configure(struct net *net, const struct net_plan *plan,
+		      struct error *e);
+int net_tap_delete(struct net *net, const struct net_plan *plan,
+		   struct error *e);
+
+/* Destroys every TCP and UDP socket bound to @addr (sock_diag). */
+int net_sockets_destroy(struct net *net, struct in_addr addr, struct error *e);
+
+/* systemd-resolved's per-link settings; -EOPNOTSUPP: not there or not in our
+ * network namespace (not an error: resolv.conf's servers go by T). */
+int net_dns_set(struct net *net, const struct net_plan *plan, struct error *e);
+int net_dns_restore(struct net *net, const struct net_plan *plan,
+		    struct error *e);
+
+/* Sysctls that TorVM needs while it runs. For each one that has to change,
+ * @save is called before the change with its path below /proc/sys, its value
+ * and the new one; a non-zero return stops and is forwarded. */
+typedef int (*net_sysctl_save_fn)(void *userdata, const char *name,
+				  const char *old_value, const char *new_value);
+int net_sysctls_apply(struct net *net, const struct net_plan *plan,
+		      net_sysctl_save_fn save, void *userdata, struct error *e);
+/* Sets @name back to @old_value if it still has @new_value. */
+int net_sysctl_restore(struct net *net, const char *name, const char *old_value,
+		       const char *new_value, struct error *e);
+
+/* An fd that polls readable when links, rules or tables changed. */
+int net_watch_fd(struct net *net);
+/* Reads the watch: bits of what has to be repaired. */
+enum {
+	NET_CHANGED_TAP = 1 << 0,      /* the TAP is gone */
+	NET_CHANGED_FIREWALL = 1 << 1, /* one of our tables was touched */
+	NET_CHANGED_RULES = 1 << 2,    /* one of our rules is gone */
+	NET_CHANGED_LINKS = 1 << 3,    /* a link appeared: egress chains */
+};
+unsigned int net_watch_read(struct net *net, const struct net_plan *plan);
