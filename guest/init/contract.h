@@ -1,0 +1,67 @@
+/*
+ * What the controller and the guest agree on in numbers and names: the C side
+ * of docs/guest-protocol.md. Macros only, no code; included by guest/init/ and,
+ * as "init/contract.h", by the host's src/tor and src/vm.
+ */
+#pragma once
+
+/* Of the agent protocol's `hello` and of `version=` in opt/torvm/config. */
+#define GUEST_PROTOCOL_VERSION 1
+#define GUEST_CONFIG_VERSION 1
+
+/* fw_cfg files, as QEMU names them. */
+#define GUEST_FW_CFG_CONFIG "opt/torvm/config"
+#define GUEST_FW_CFG_TORRC "opt/torvm/torrc"
+
+#define GUEST_FILE_MAX 65536 /* bytes of either file */
+#define GUEST_LINE_MAX 1024  /* bytes of a line, its LF included */
+
+/* Virtio-serial ports. */
+#define GUEST_PORT_AGENT "torvm.agent"
+#define GUEST_PORT_TORCTL "torvm.torctl"
+
+/* The network devices' addresses; the guest knows its links by them. */
+#define GUEST_MAC_ETH0 "52:54:00:12:34:01"
+#define GUEST_MAC_ETH1 "52:54:00:12:34:02"
+#define GUEST_ETH1_MTU 65520
+
+/* QEMU's user-mode network. */
+#define GUEST_ETH0_ADDRESS "10.0.2.15"
+#define GUEST_ETH0_PREFIX 24
+#define GUEST_ETH0_GATEWAY "10.0.2.2"
+
+/* Tor runs as this user and group in the guest. */
+#define GUEST_TOR_UID 100
+
+#define GUEST_TRANS_PORT 9095
+#define GUEST_DNS_PORT 9093
+#define GUEST_SOCKS_PORT 9050
+
+/*
+ * Lines that the torrc holds, each exactly once: TransPort, DNSPort,
+ * SocksPort, ControlSocket, DataDirectory, Log. The guest's firewall, relay
+ * and supervision rely on them, so it refuses a torrc without one of them or
+ * with another value. Flags may follow the three ports' value.
+ */
+#define GUEST_TORRC_TRANS_PORT "0.0.0.0:9095"
+#define GUEST_TORRC_DNS_PORT "0.0.0.0:9093"
+#define GUEST_TORRC_SOCKS_PORT "0.0.0.0:9050"
+#define GUEST_TORRC_CONTROL_SOCKET "/run/tor/control"
+#define GUEST_TORRC_DATA_DISK "/var/lib/tor-state/tor" /* state_disk=1 */
+#define GUEST_TORRC_DATA_RAM "/run/tor/data"           /* state_disk=0 */
+#define GUEST_TORRC_LOG "notice stdout"
+
+/*
+ * Options that the guest refuses, in lower case: they would open another door
+ * to Tor, take its log away, or give it another user. So are abbreviations of
+ * them, which Tor would understand, a name with a "+" or "/" before it, a
+ * "%include" and a line that ends in a backslash.
+ */
+#define GUEST_TORRC_REFUSED                                                 \
+	"user", "controlport", "hashedcontrolpassword",                     \
+		"cookieauthentication", "orport", "dirport", "extorport",   \
+		"metricsport", "natdport", "httptunnelport", "runasdaemon", \
+		"pidfile", "syslogidentitytag", "controlportwritetofile",   \
+		"servertransportplugin", "hiddenservicedir",                \
+		"controlsocketsgroupwritable", "cachedirectory",            \
+		"keydirectory", "disableallswap", "keepbindcapabilities"
