@@ -65,3 +65,10 @@
 		"servertransportplugin", "hiddenservicedir",                \
 		"controlsocketsgroupwritable", "cachedirectory",            \
 		"keydirectory", "disableallswap", "keepbindcapabilities"
+
+/*
+ * Latest time the guest's clock is set to, in seconds since 1970 (2199). An
+ * early one is taken as it is: a host with a dead clock has to be told so by
+ * Tor, which needs to start for that.
+ */
+#define GUEST_TIME_MAX 7258118399LL

@@ -1,0 +1,37 @@
+/*
+ * How often Tor may end before the guest gives up. Pure: the caller has the
+ * clock.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define EXITS_LIMIT 3
+#define EXITS_WINDOW_MS 60000
+#define EXITS_FIRST_PAUSE_MS 250 /* doubles with each exit in the window */
+
+struct exits {
+	unsigned int count; /* in this boot */
+	int64_t at_ms[EXITS_LIMIT];
+};
+
+/**
+ * exits_add() - Note that Tor ended
+ * @now_ms:	Monotonic
+ *
+ * Return: milliseconds to wait before the next start, or -1 if this was the
+ * EXITS_LIMIT-th exit within EXITS_WINDOW_MS
+ */
+static inline int exits_add(struct exits *exits, int64_t now_ms)
+{
+	unsigned int recent = 0;
+
+	exits->at_ms[exits->count++ % EXITS_LIMIT] = now_ms;
+	for (unsigned int i = 0; i < EXITS_LIMIT && i < exits->count; i++)
+		if (now_ms - exits->at_ms[i] < EXITS_WINDOW_MS)
+			recent++;
+	if (recent == EXITS_LIMIT)
+		return -1;
+	return EXITS_FIRST_PAUSE_MS << (recent - 1);
+}

@@ -1,0 +1,467 @@
+/* Unit tests of PID 1's pure parts. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "init/config.h"
+#include "init/exits.h"
+#include "init/message.h"
+#include "init/outbox.h"
+#include "init/ring.h"
+#include "init/torrc.h"
+
+#define GOOD_CONFIG                                                      \
+	"version=1\ntime=1790000000\nstate_disk=0\nhost_ip=10.10.10.2\n" \
+	"vm_ip=10.10.10.1\nhost_mac=02:00:0a:0A:0a:02\n"
+
+static int parse(const char *text, struct guest_config *ret)
+{
+	struct error e = ERROR_NULL(e);
+	int r = guest_config_parse(text, strlen(text), ret, &e);
+
+	/* Each refusal has its sentence, each success none. */
+	assert_int_equal(r, e.code);
+	assert_true(r == 0 || e.text[0]);
+	return r;
+}
+
+static void test_config_good(void **state)
+{
+	static const uint8_t mac[6] = { 2, 0, 10, 10, 10, 2 };
+	struct guest_config c;
+
+	assert_int_equal(parse(GOOD_CONFIG, &c), 0);
+	assert_int_equal(c.time_s, 1790000000);
+	assert_false(c.state_disk);
+	assert_int_equal(ntohl(c.host_ip.s_addr), 0x0a0a0a02);
+	assert_int_equal(ntohl(c.vm_ip.s_addr), 0x0a0a0a01);
+	assert_memory_equal(c.host_mac, mac, 6);
+
+	/* What is not said: no time, and a disk is expected. */
+	assert_int_equal(parse("host_mac=02:00:00:00:00:02\nversion=1\n"
+			       "vm_ip=10.1.1.6\nhost_ip=10.1.1.5\n",
+			       &c),
+			 0);
+	assert_int_equal(c.time_s, -1);
+	assert_true(c.state_disk);
+}
+
+static void test_config_bad(void **state)
+{
+	static const char *const bad[] = {
+		"",
+		"\n",
+		"version=1\n",
+		"# comment\n" GOOD_CONFIG,
+		GOOD_CONFIG "\n",
+		GOOD_CONFIG "colour=red\n",
+		GOOD_CONFIG "time=1\n",
+		GOOD_CONFIG "version=1",
+		" " GOOD_CONFIG,
+	};
+	static const char *const lines[][2] = {
+		{ "version=1", "version=2" },
+		{ "version=1", "version=01x" },
+		{ "version=1", "version" },
+		{ "version=1", "Version=1" },
+		{ "time=1790000000", "time=-1" },
+		{ "time=1790000000", "time=" },
+		{ "time=1790000000", "time=0x10" },
+		{ "time=1790000000", "time=7258118400" },
+		{ "time=1790000000", "time=99999999999999999999999999" },
+		{ "state_disk=0", "state_disk=2" },
+		{ "state_disk=0", "state_disk=yes" },
+		{ "host_ip=10.10.10.2", "host_ip=10.10.10.1" },
+		{ "host_ip=10.10.10.2", "host_ip=10.10.10.3" },
+		{ "host_ip=10.10.10.2", "host_ip=10.10.10.6" },
+		{ "host_ip=10.10.10.2", "host_ip=10.10.10" },
+		{ "host_ip=10.10.10.2", "host_ip=010.10.10.2" },
+		{ "vm_ip=10.10.10.1", "vm_ip=10.10.10.1 " },
+		{ "host_mac=02:00:0a:0A:0a:02", "host_mac=03:00:00:00:00:02" },
+		{ "host_mac=02:00:0a:0A:0a:02", "host_mac=00:00:00:00:00:00" },
+		{ "host_mac=02:00:0a:0A:0a:02", "host_mac=02:00:0a:0A:0a" },
+		{ "host_mac=02:00:0a:0A:0a:02", "host_mac=02:00:0a:0A:0a:0g" },
+		{ "host_mac=02:00:0a:0A:0a:02", "host_mac=02-00-0a-0A-0a-02" },
+	};
+	struct guest_config c;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(parse(bad[i], &c), -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+		char text[512];
+		const char *at = strstr(GOOD_CONFIG, lines[i][0]);
+
+		assert_non_null(at);
+		snprintf(text, sizeof(text), "%.*s%s%s",
+			 (int)(at - GOOD_CONFIG), GOOD_CONFIG, lines[i][1],
+			 at + strlen(lines[i][0]));
+		assert_int_equal(parse(text, &c), -EINVAL);
+	}
+}
+
+static void test_config_addresses(void **state)
+{
+	static const char *const pairs[][2] = {
+		{ "10.0.2.5", "10.0.2.6" },     /* the uplink's own */
+		{ "127.0.0.1", "127.0.0.2" },   /* loopback */
+		{ "224.0.0.1", "224.0.0.2" },   /* multicast */
+		{ "0.0.0.1", "0.0.0.2" },       /* this network */
+		{ "10.10.10.0", "10.10.10.3" }, /* network and broadcast */
+	};
+	struct guest_config c;
+	char text[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
+		snprintf(text, sizeof(text),
+			 "version=1\nhost_ip=%s\nvm_ip=%s\n"
+			 "host_mac=02:00:00:00:00:02\n",
+			 pairs[i][0], pairs[i][1]);
+		assert_int_equal(parse(text, &c), -EINVAL);
+	}
+}
+
+static void test_config_limits(void **state)
+{
+	static char text[GUEST_FILE_MAX + 2];
+	struct guest_config c;
+
+	memset(text, 'a', sizeof(text));
+	assert_int_equal(guest_config_parse(text, sizeof(text), &c, NULL),
+			 -EINVAL);
+	assert_int_equal(guest_config_parse(text, GUEST_FILE_MAX, &c, NULL),
+			 -EINVAL);
+	assert_int_equal(guest_config_parse("version=1\0\n", 11, &c, NULL),
+			 -EINVAL);
+}
+
+static int check(const char *text, bool state_disk)
+{
+	struct error e = ERROR_NULL(e);
+	int r = guest_torrc_check(text, strlen(text), state_disk, &e);
+
+	assert_int_equal(r, e.code);
+	assert_true(r == 0 || e.text[0]);
+	return r;
+}
+
+static void test_torrc(void **state)
+{
+	static const char head[] = "TransPort 0.0.0.0:9095\n"
+				   "DNSPort 0.0.0.0:9093\n"
+				   "SocksPort 0.0.0.0:9050\n"
+				   "ControlSocket /run/tor/control\n"
+				   "Log notice stdout\n";
+	static const char *const good[] = {
+		"",
+		"Sandbox 1\n",
+		"  # a comment\n",
+		"Bridge obfs4 192.0.2.1:1 cert=a/b+c iat-mode=0\n",
+		"HTTPSProxy 192.0.2.1:8080\nSocks5Proxy 192.0.2.1:8080\n",
+		"DirAuthority x orport=1 v3ident=00 192.0.2.1:1 00\n",
+		"LogTimeGranularity 1\n",
+	};
+	static const char *const bad[] = {
+		"SocksPort 9051\n",
+		"+SocksPort 9051\n",
+		"/SocksPort\n",
+		"SocksPor 9051\n",
+		"TRANSPORT 0.0.0.0:9095\n",
+		"ControlPort 9051\n",
+		"ControlPor 9051\n",
+		"User root\n",
+		"user root\n",
+		"%include /etc\n",
+		"ORPort 9001\n",
+		"Log debug file /x\n",
+		"Nickname a\\\n",
+		"Nickname a\r\n",
+		"Nickname \xc3\xa4\n",
+		"Nickname a", /* not terminated */
+		"\"User\" root\n",
+	};
+	char text[1024];
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		snprintf(text, sizeof(text), "%sDataDirectory %s\n%s", head,
+			 GUEST_TORRC_DATA_DISK, good[i]);
+		assert_int_equal(check(text, true), 0);
+		/* Without a disk Tor must not write below its mount point. */
+		assert_int_equal(check(text, false), -EINVAL);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		snprintf(text, sizeof(text), "%sDataDirectory %s\n%s", head,
+			 GUEST_TORRC_DATA_RAM, bad[i]);
+		assert_int_equal(check(text, false), -EINVAL);
+	}
+}
+
+static void test_torrc_fixed(void **state)
+{
+	static const char *const lines[] = {
+		"TransPort 0.0.0.0:9095",
+		"DNSPort 0.0.0.0:9093",
+		"SocksPort 0.0.0.0:9050 IsolateDestAddr SessionGroup=5",
+		"ControlSocket /run/tor/control",
+		"DataDirectory /run/tor/data",
+		"Log notice stdout",
+	};
+	/* Put after the value: no longer the value. */
+	static const char *const tails[] = { "0", " # x", " \"\"" };
+	char text[1024];
+
+	for (size_t skip = 0; skip <= ARRAY_SIZE(lines); skip++) {
+		text[0] = '\0';
+		for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+			if (i != skip) {
+				strcat(text, lines[i]);
+				strcat(text, "\n");
+			}
+		assert_int_equal(check(text, false),
+				 skip == ARRAY_SIZE(lines) ? 0 : -EINVAL);
+	}
+	for (size_t t = 0; t < ARRAY_SIZE(tails); t++) {
+		for (size_t at = 0; at < ARRAY_SIZE(lines); at++) {
+			text[0] = '\0';
+			for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+				if (i == 2 && i == at && t == 0)
+					strcat(text, "SocksPort 0.0.0.0:9050");
+				else
+					strcat(text, lines[i]);
+				strcat(text, i == at ? tails[t] : "");
+				strcat(text, "\n");
+			}
+			assert_int_equal(check(text, false), -EINVAL);
+		}
+	}
+}
+
+struct lines {
+	char text[4][GUEST_LINE_MAX];
+	bool cut[4];
+	size_t n;
+};
+
+static void keep_line(void *userdata, char *line, bool cut)
+{
+	struct lines *lines = userdata;
+
+	assert_true(lines->n < 4);
+	lines->cut[lines->n] = cut;
+	strcpy(lines->text[lines->n++], line);
+}
+
+static void test_line_reader(void **state)
+{
+	struct line_reader reader = { 0 };
+	struct lines lines = { 0 };
+
+	line_reader_push(&reader, "one\ntw", 6, keep_line, &lines);
+	assert_int_equal(lines.n, 1);
+	line_reader_push(&reader, "o\0\n\nrest", 8, keep_line, &lines);
+	line_reader_end(&reader, keep_line, &lines);
+	line_reader_end(&reader, keep_line, &lines);
+	assert_int_equal(lines.n, 4);
+	assert_string_equal(lines.text[0], "one");
+	assert_string_equal(lines.text[1], "two?");
+	assert_string_equal(lines.text[2], "");
+	assert_string_equal(lines.text[3], "rest");
+
+	lines.n = 0;
+	for (int i = 0; i < 3 * GUEST_LINE_MAX; i++)
+		line_reader_push(&reader, "x", 1, keep_line, &lines);
+	line_reader_push(&reader, "\nshort\n", 7, keep_line, &lines);
+	assert_int_equal(lines.n, 2);
+	assert_true(lines.cut[0]);
+	assert_int_equal(strlen(lines.text[0]), GUEST_LINE_MAX - 1);
+	assert_false(lines.cut[1]);
+	assert_string_equal(lines.text[1], "short");
+}
+
+static void test_host_message(void **state)
+{
+	static const char *const bad[] = {
+		"hello ",
+		"hello 1",
+		"time",
+		"time 1",
+		"time 1 ",
+		"time  1",
+		"time 1 -1",
+		"time 1 1000000000",
+		"time 1 2 3",
+		"time a 1",
+		"time 1 1 ",
+		"ping",
+		"ping ",
+		"ping a b",
+		"ping a\"",
+		"poweroff now",
+		"time 7258118400 0",
+		"ping 0123456789abcdef0123456789abcdef0",
+	};
+	static const char *const unknown[] = { "",      " ",
+					       "hell",  "helloo",
+					       "HELLO", "tor-signal HUP" };
+	struct host_message m;
+
+	assert_int_equal(host_message_parse("hello", &m), 0);
+	assert_int_equal(m.type, HOST_MESSAGE_HELLO);
+	assert_int_equal(host_message_parse("poweroff", &m), 0);
+	assert_int_equal(m.type, HOST_MESSAGE_POWEROFF);
+	assert_int_equal(host_message_parse("time 7258118399 999999999", &m),
+			 0);
+	assert_int_equal(m.type, HOST_MESSAGE_TIME);
+	assert_int_equal(m.seconds, GUEST_TIME_MAX);
+	assert_int_equal(m.nanoseconds, 999999999);
+	assert_int_equal(host_message_parse("ping a1Z", &m), 0);
+	assert_int_equal(m.type, HOST_MESSAGE_PING);
+	assert_string_equal(m.token, "a1Z");
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(host_message_parse(bad[i], &m), -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(unknown); i++)
+		assert_int_equal(host_message_parse(unknown[i], &m), -ENOMSG);
+}
+
+static void take(struct outbox *box, const char *expected)
+{
+	size_t len;
+	const char *line = outbox_peek(box, &len);
+
+	if (!expected) {
+		assert_null(line);
+		return;
+	}
+	assert_non_null(line);
+	assert_int_equal(len, strlen(expected));
+	assert_memory_equal(line, expected, len);
+	outbox_pop(box);
+}
+
+static void test_outbox(void **state)
+{
+	struct outbox box;
+	char text[32];
+
+	outbox_init(&box);
+	take(&box, NULL);
+	outbox_pop(&box);
+	outbox_add(&box, OUTBOX_EVENT, "first");
+	outbox_add(&box, OUTBOX_CHATTER, "tab\tand\x7f");
+	take(&box, "first\n");
+	take(&box, "tab?and?\n");
+	take(&box, NULL);
+
+	/* The oldest chatter makes room, the event before it stays. */
+	outbox_add(&box, OUTBOX_EVENT, "event");
+	for (int i = 0; i < OUTBOX_LINES + 9; i++) {
+		snprintf(text, sizeof(text), "log %d", i);
+		outbox_add(&box, OUTBOX_CHATTER, text);
+	}
+	assert_int_equal(box.lines, OUTBOX_LINES);
+	assert_int_equal(outbox_take_lost(&box), 10);
+	assert_int_equal(outbox_take_lost(&box), 0);
+	take(&box, "event\n");
+	take(&box, "log 10\n");
+
+	/* Events displace chatter, then are bounded too. */
+	for (int i = 0; i < 3 * OUTBOX_LINES; i++)
+		outbox_add(&box, OUTBOX_EVENT, "e");
+	assert_int_equal(box.lines, 2 * OUTBOX_LINES);
+	take(&box, "e\n");
+	outbox_clear(&box);
+	take(&box, NULL);
+	assert_int_equal(box.bytes, 0);
+	outbox_add(&box, OUTBOX_EVENT, "after");
+	take(&box, "after\n");
+}
+
+static void test_outbox_bytes(void **state)
+{
+	static char text[2 * GUEST_LINE_MAX];
+	struct outbox box;
+	size_t len;
+
+	memset(text, 'x', sizeof(text) - 1);
+	outbox_init(&box);
+	for (int i = 0; i < 200; i++)
+		outbox_add(&box, OUTBOX_CHATTER, text);
+	assert_true(box.bytes <= OUTBOX_BYTES);
+	assert_non_null(outbox_peek(&box, &len));
+	assert_int_equal(len, GUEST_LINE_MAX);
+	outbox_clear(&box);
+}
+
+static void test_ring(void **state)
+{
+	static struct ring ring;
+	size_t n;
+	unsigned int in = 0, out = 0;
+
+	assert_int_equal(ring_room(&ring), RING_SIZE);
+	for (int round = 0; round < 100; round++) {
+		/* Uneven pieces, so that every place wraps some time. */
+		char *space = ring_space(&ring, &n);
+
+		if (n > 5003)
+			n = 5003;
+		for (size_t i = 0; i < n; i++)
+			space[i] = (char)in++;
+		ring_put(&ring, n);
+
+		const char *content = ring_content(&ring, &n);
+
+		if (n > 3001 && round < 90)
+			n = 3001;
+		for (size_t i = 0; i < n; i++)
+			assert_int_equal((unsigned char)content[i],
+					 out++ & 0xff);
+		ring_take(&ring, n);
+		assert_true(ring_used(&ring) <= RING_SIZE);
+		assert_int_equal(ring_used(&ring), in - out);
+	}
+	ring_clear(&ring);
+	assert_int_equal(ring_used(&ring), 0);
+}
+
+static void test_exits(void **state)
+{
+	struct exits exits = { 0 };
+
+	/* Three within the window, however early in the boot. */
+	assert_int_equal(exits_add(&exits, 10), EXITS_FIRST_PAUSE_MS);
+	assert_int_equal(exits_add(&exits, 20), 2 * EXITS_FIRST_PAUSE_MS);
+	assert_int_equal(exits_add(&exits, 60009), -1);
+
+	/* A fourth that leaves the first two behind goes on. */
+	exits = (struct exits){ 0 };
+	assert_true(exits_add(&exits, 0) > 0);
+	assert_true(exits_add(&exits, 1000) > 0);
+	assert_int_equal(exits_add(&exits, 60000), 2 * EXITS_FIRST_PAUSE_MS);
+	assert_int_equal(exits_add(&exits, 61000), 2 * EXITS_FIRST_PAUSE_MS);
+	assert_int_equal(exits_add(&exits, 61001), -1);
+	assert_int_equal(exits.count, 5);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_config_good),
+		cmocka_unit_test(test_config_bad),
+		cmocka_unit_test(test_config_addresses),
+		cmocka_unit_test(test_config_limits),
+		cmocka_unit_test(test_torrc),
+		cmocka_unit_test(test_torrc_fixed),
+		cmocka_unit_test(test_line_reader),
+		cmocka_unit_test(test_host_message),
+		cmocka_unit_test(test_outbox),
+		cmocka_unit_test(test_outbox_bytes),
+		cmocka_unit_test(test_ring),
+		cmocka_unit_test(test_exits),
+	};
+
+	return cmocka_run_group_tests_name("init", tests, NULL, NULL);
+}

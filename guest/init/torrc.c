@@ -1,0 +1,181 @@
+/*
+ * Theory of operation
+ *
+ * The host writes the whole torrc. The guest's firewall admits three ports, its
+ * relay connects to one socket, its log relay reads stdout, its state disk is
+ * one folder: a torrc that says otherwise would leave a Tor that runs and
+ * serves nobody, or one with a door that nobody watches. Better no Tor at all
+ * and a sentence.
+ *
+ * Tor's file syntax has ways to say the same thing differently: abbreviations,
+ * "+Option", "/Option", %include, continued and quoted lines. Instead of
+ * following it, the check refuses the forms that it does not need to know.
+ */
+#include "init/torrc.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <strings.h>
+
+#include "init/contract.h"
+
+struct fixed {
+	const char *option;
+	const char *value;
+	bool flags; /* words may follow the value */
+};
+
+enum { FIXED_DATA_DIRECTORY = 4 };
+
+static const struct fixed fixed[] = {
+	{ "TransPort", GUEST_TORRC_TRANS_PORT, true },
+	{ "DNSPort", GUEST_TORRC_DNS_PORT, true },
+	{ "SocksPort", GUEST_TORRC_SOCKS_PORT, true },
+	{ "ControlSocket", GUEST_TORRC_CONTROL_SOCKET, false },
+	[FIXED_DATA_DIRECTORY] = { "DataDirectory", NULL, false },
+	{ "Log", GUEST_TORRC_LOG, false },
+};
+
+static const char *const refused[] = { GUEST_TORRC_REFUSED };
+
+static bool is_space(char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+static bool is_name(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+	       (c >= '0' && c <= '9') || c == '_';
+}
+
+/* Either is what Tor makes of the other: a prefix of an option's name. */
+static bool abbreviates(const char *name, const char *option)
+{
+	return !strncasecmp(name, option, strlen(name));
+}
+
+static bool value_matches(const char *value, const char *wanted, bool flags)
+{
+	size_t n = strlen(wanted);
+
+	if (strncmp(value, wanted, n))
+		return false;
+	if (!value[n])
+		return true;
+	/* Flags are plain words; Tor has not seen a "#" or a quote yet. */
+	if (!flags || !is_space(value[n]))
+		return false;
+	for (const char *c = value + n; *c; c++)
+		if (!is_name(*c) && !is_space(*c) && *c != '=')
+			return false;
+	return true;
+}
+
+/* @line: terminated, changed. @seen: a bit per entry of fixed[]. */
+static int check_line(char *line, size_t number, bool state_disk,
+		      unsigned int *seen, struct error *e)
+{
+	char *name, *value, *end;
+
+	for (name = line; is_space(*name); name++)
+		;
+	if (!*name || *name == '#')
+		return 0;
+	for (end = name; is_name(*end); end++)
+		;
+	if (end == name || (*end && !is_space(*end)))
+		return error_set(e, -EINVAL,
+				 "torrc line %zu does not start with an "
+				 "option's name",
+				 number);
+	value = end;
+	while (is_space(*value))
+		value++;
+	*end = '\0';
+	for (end = value + strlen(value); end > value && is_space(end[-1]);)
+		*--end = '\0';
+
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
+		const char *wanted = fixed[i].value;
+
+		if (strcasecmp(name, fixed[i].option))
+			continue;
+		if (i == FIXED_DATA_DIRECTORY)
+			wanted = state_disk ? GUEST_TORRC_DATA_DISK
+					    : GUEST_TORRC_DATA_RAM;
+		if (*seen & 1U << i)
+			return error_set(e, -EINVAL,
+					 "torrc line %zu: %s is given twice",
+					 number, fixed[i].option);
+		*seen |= 1U << i;
+		if (!value_matches(value, wanted, fixed[i].flags))
+			return error_set(e, -EINVAL,
+					 "torrc line %zu: %s has to be %s",
+					 number, fixed[i].option, wanted);
+		return 0;
+	}
+
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
+		if (abbreviates(name, fixed[i].option))
+			return error_set(e, -EINVAL,
+					 "torrc line %zu: %s has to be written "
+					 "in full",
+					 number, fixed[i].option);
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
+		if (abbreviates(name, refused[i]))
+			return error_set(e, -EINVAL,
+					 "torrc line %zu: the option %s is not "
+					 "allowed in the VM",
+					 number, refused[i]);
+	return 0;
+}
+
+int guest_torrc_check(const char *text, size_t len, bool state_disk,
+		      struct error *e)
+{
+	unsigned int seen = 0;
+	size_t number = 0;
+	int r;
+
+	if (len > GUEST_FILE_MAX)
+		return error_set(e, -EINVAL, "the torrc is too large");
+
+	while (len > 0) {
+		char line[GUEST_LINE_MAX];
+		const char *end = memchr(text, '\n', len);
+		size_t n = end ? (size_t)(end - text) : len;
+
+		number++;
+		if (!end || n >= sizeof(line))
+			return error_set(e, -EINVAL,
+					 "torrc line %zu is too long or not "
+					 "terminated",
+					 number);
+		for (size_t i = 0; i < n; i++)
+			if (((uint8_t)text[i] < ' ' && text[i] != '\t') ||
+			    (uint8_t)text[i] > '~')
+				return error_set(e, -EINVAL,
+						 "torrc line %zu is not ASCII "
+						 "text",
+						 number);
+		if (n > 0 && text[n - 1] == '\\')
+			return error_set(e, -EINVAL,
+					 "torrc line %zu ends in a backslash",
+					 number);
+		memcpy(line, text, n);
+		line[n] = '\0';
+		r = check_line(line, number, state_disk, &seen, e);
+		if (r < 0)
+			return r;
+		text += n + 1;
+		len -= n + 1;
+	}
+
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
+		if (!(seen & 1U << i))
+			return error_set(e, -EINVAL, "the torrc has no line %s",
+					 fixed[i].option);
+	return 0;
+}

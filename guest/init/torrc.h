@@ -1,0 +1,22 @@
+/*
+ * opt/torvm/torrc: the guest does not write Tor's configuration, it only
+ * refuses one that would break what the guest promises.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+/**
+ * guest_torrc_check() - Look for lines the guest cannot live with
+ * @text:	@len bytes, need not be terminated
+ * @state_disk:	Whether DataDirectory has to be on the disk
+ *
+ * Checks the lines named in init/contract.h and nothing else: Tor itself judges
+ * the rest. Pure: no I/O. Return: 0, or -EINVAL with a sentence that names the
+ * option, never its value (a bridge line is a secret).
+ */
+int guest_torrc_check(const char *text, size_t len, bool state_disk,
+		      struct error *e);
