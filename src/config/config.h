@@ -89,7 +89,10 @@ struct config {
 
 const char *config_accel_name(enum config_accel accel);
 int config_accel_from_name(const char *name); /* or -EINVAL */
+/* As the configuration writes it: "none", "obfs4", "meek", ... */
 const char *config_transport_name(enum config_transport transport);
+/* As a bridge line and ClientTransportPlugin write it: "meek_lite" for meek. */
+const char *config_transport_method(enum config_transport transport);
 const char *config_proxy_name(enum config_proxy proxy);
 
 /**
@@ -126,6 +129,16 @@ int config_load_fd(int fd, const char *name, struct config **ret,
 
 /* config_load() - As config_load_fd(), for a path (symlinks refused). */
 int config_load(const char *path, struct config **ret, struct error *e);
+
+/**
+ * config_check_files() - Check on the disk what config_parse() cannot see
+ *
+ * vm.qemu_path, if set: exists, leads over no symbolic link, is a program that
+ * everybody may run and only its owner may write. config_load() and
+ * config_load_fd() do this too. Return: 0 or -EINVAL.
+ */
+int config_check_files(const struct config *cfg, const char *name,
+		       struct error *e);
 
 /**
  * config_render() - Write a configuration as JSON with every key

@@ -16,9 +16,11 @@
  * over the fds unless --image-dir was given by the user (then the broker adds
  * --image-dir-fixed).
  *
- * Exit codes, forwarded by the broker as its own:
+ * Its exit codes (base/exit_code.h) are forwarded by the broker as its own.
  */
 #pragma once
+
+#include "base/exit_code.h"
 
 enum engine_fd {
 	ENGINE_FD_BROKER = 3,    /* SOCK_SEQPACKET, broker/message.h */
@@ -28,19 +30,4 @@ enum engine_fd {
 	ENGINE_FD_STATE_DIR = 7,
 	ENGINE_FD_VM_DIR = 8, /* RUNTIME_DIR/vm: the channels' sockets */
 	ENGINE_FD_COUNT,
-};
-
-/* Exit codes of torvm, torvm-broker and torvmd (see torvm(1)). */
-enum exit_code {
-	EXIT_CODE_OK = 0,
-	EXIT_CODE_FAILED = 1,      /* anything not listed */
-	EXIT_CODE_USAGE = 2,       /* bad option or argument */
-	EXIT_CODE_NOT_RUNNING = 3, /* status: not Running; no controller */
-	EXIT_CODE_CONFIG = 4,      /* the configuration was refused */
-	EXIT_CODE_PRECHECK = 5,    /* a check failed; nothing was changed */
-	EXIT_CODE_PRIVILEGES = 6,  /* root or group torvm is needed */
-	EXIT_CODE_BUSY = 7,        /* another instance runs */
-	EXIT_CODE_RESTORE = 8,     /* stopped, but something could not be
-				    * restored: torvm recover */
-	EXIT_CODE_TIMEOUT = 9,     /* up --wait, --confirm: time is over */
 };

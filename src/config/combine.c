@@ -1,0 +1,224 @@
+/* What the keys must be to each other. */
+#include "config/parse.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+
+#include "config/bridge_line.h"
+
+/* The guest takes a torrc of 64 KiB; this leaves room for our own lines. */
+#define TORRC_BUDGET (48 * 1024)
+
+/* 10.0.2.0/24: the guest's own uplink (QEMU's user-mode network). */
+#define UPLINK_NET 0x0a000200u
+
+static bool is_private(uint32_t ip)
+{
+	return ip >> 24 == 10 || ip >> 20 == 0xac1 || ip >> 16 == 0xc0a8;
+}
+
+static int check_address(const struct config_context *ctx, const char *key,
+			 struct in_addr addr)
+{
+	static const char allowed[] = "an address in 10.0.0.0/8, 172.16.0.0/12 "
+				      "or 192.168.0.0/16, outside 10.0.2.0/24";
+	uint32_t ip = ntohl(addr.s_addr);
+
+	if (!is_private(ip))
+		return config_refuse(ctx, key, allowed,
+				     "is no private address");
+	if ((ip & ~0xffu) == UPLINK_NET)
+		return config_refuse(ctx, key, allowed,
+				     "lies in the machine's own uplink "
+				     "network, 10.0.2.0/24");
+	if ((ip & 3) == 0 || (ip & 3) == 3)
+		return config_refuse(ctx, key,
+				     "the two middle addresses of a /30, such "
+				     "as 10.10.10.1 and 10.10.10.2",
+				     "is the network or broadcast address of "
+				     "its /30");
+	return 0;
+}
+
+static int check_network(const struct config *cfg,
+			 const struct config_context *ctx)
+{
+	uint32_t host = ntohl(cfg->network.host_ip.s_addr);
+	uint32_t vm = ntohl(cfg->network.vm_ip.s_addr);
+	int r;
+
+	r = check_address(ctx, "network.host_ip", cfg->network.host_ip);
+	if (r == 0)
+		r = check_address(ctx, "network.vm_ip", cfg->network.vm_ip);
+	if (r < 0)
+		return r;
+	if (host == vm || (host & ~3u) != (vm & ~3u))
+		return config_refuse(ctx, "network.host_ip",
+				     "the two middle addresses of one /30, "
+				     "such as 10.10.10.2 with 10.10.10.1",
+				     "is not the partner of network.vm_ip");
+	return 0;
+}
+
+static int check_bridge(const struct config *cfg,
+			const struct config_context *ctx)
+{
+	enum config_transport transport = cfg->bridge.transport;
+
+	if (!cfg->bridge.use_bridges)
+		return 0;
+	if (cfg->bridge.n_bridges == 0)
+		return config_refuse(ctx, "bridge.bridges",
+				     "at least one bridge line, or "
+				     "bridge.use_bridges false",
+				     "is empty although bridge.use_bridges is "
+				     "true");
+	for (size_t i = 0; i < cfg->bridge.n_bridges; i++) {
+		enum config_transport line =
+			config_bridge_line_transport(cfg->bridge.bridges[i]);
+
+		if (line != transport)
+			return config_refuse(
+				ctx, "bridge.bridges",
+				"lines of the transport that bridge.transport "
+				"names",
+				"entry %zu is a line for \"%s\", but "
+				"bridge.transport is \"%s\"",
+				i + 1, config_transport_name(line),
+				config_transport_name(transport));
+	}
+	return 0;
+}
+
+static int check_socks5(const struct config *cfg,
+			const struct config_context *ctx)
+{
+	size_t user = strlen(cfg->proxy.username);
+	size_t password = strlen(cfg->proxy.password);
+
+	/* RFC 1929: one byte for each length, and neither may be empty. */
+	if (user > 255)
+		return config_refuse(ctx, "proxy.username",
+				     "at most 255 bytes for socks5",
+				     "is %zu bytes long", user);
+	if (password > 255)
+		return config_refuse(ctx, "proxy.password",
+				     "at most 255 bytes for socks5",
+				     "is %zu bytes long", password);
+	if (user > 0 && password == 0)
+		return config_refuse(ctx, "proxy.password",
+				     "both proxy.username and proxy.password, "
+				     "or neither",
+				     "is empty, but socks5 needs one with a "
+				     "user name");
+	return 0;
+}
+
+static int check_http(const struct config *cfg,
+		      const struct config_context *ctx)
+{
+	/* RFC 7617: the first colon ends the user name. */
+	if (strchr(cfg->proxy.username, ':'))
+		return config_refuse(ctx, "proxy.username",
+				     "a name without ':'",
+				     "has a ':', which HTTP proxies take for "
+				     "its end");
+	/* Tor: "HTTPSProxyAuthenticator is too long (>= 512 chars)" */
+	if (strlen(cfg->proxy.username) + 1 + strlen(cfg->proxy.password) > 511)
+		return config_refuse(ctx, "proxy.password",
+				     "at most 510 bytes together with "
+				     "proxy.username",
+				     "is too long for an HTTP proxy");
+	if (cfg->bridge.use_bridges &&
+	    cfg->bridge.transport == CONFIG_TRANSPORT_SNOWFLAKE)
+		return config_refuse(ctx, "proxy.type",
+				     "socks5 or none with snowflake; or the "
+				     "transport obfs4, meek or webtunnel",
+				     "snowflake cannot work through an HTTP "
+				     "proxy");
+	return 0;
+}
+
+static int check_proxy(const struct config *cfg,
+		       const struct config_context *ctx)
+{
+	if (cfg->proxy.type == CONFIG_PROXY_NONE) {
+		/* A proxy that is filled in but not used would be bypassed
+		 * without a word. */
+		if (cfg->proxy.address[0])
+			return config_refuse(ctx, "proxy.type",
+					     "http, https or socks5; or no "
+					     "proxy.address",
+					     "is \"none\" although "
+					     "proxy.address is set");
+	} else if (!cfg->proxy.address[0]) {
+		return config_refuse(ctx, "proxy.address",
+				     "HOST:PORT; or proxy.type none",
+				     "is empty although proxy.type is \"%s\"",
+				     config_proxy_name(cfg->proxy.type));
+	}
+	if (cfg->proxy.password[0] && !cfg->proxy.username[0])
+		return config_refuse(ctx, "proxy.username",
+				     "a user name, or no proxy.password",
+				     "is empty although proxy.password is set");
+	switch (cfg->proxy.type) {
+	case CONFIG_PROXY_HTTP:
+	case CONFIG_PROXY_HTTPS: return check_http(cfg, ctx);
+	case CONFIG_PROXY_SOCKS5: return check_socks5(cfg, ctx);
+	case CONFIG_PROXY_NONE:
+	case CONFIG_PROXY_COUNT: break;
+	}
+	return 0;
+}
+
+static int check_tor(const struct config *cfg, const struct config_context *ctx)
+{
+	size_t total = strlen(cfg->tor.exit_nodes);
+
+	for (size_t i = 0; i < cfg->tor.n_options; i++) {
+		const char *line = cfg->tor.options[i];
+
+		if (cfg->tor.exit_nodes[0] &&
+		    !strncasecmp(line, "ExitNodes ", 10))
+			return config_refuse(ctx, "tor.options",
+					     "ExitNodes here or in "
+					     "tor.exit_nodes",
+					     "entry %zu: ExitNodes is given "
+					     "twice",
+					     i + 1);
+		total += strlen(line) + 1;
+	}
+	for (size_t i = 0; i < cfg->bridge.n_bridges; i++)
+		total += strlen(cfg->bridge.bridges[i]) + 1;
+	if (total > TORRC_BUDGET)
+		return config_refuse(ctx, "tor.options",
+				     "48 KiB together with bridge.bridges",
+				     "%zu bytes are too long for the machine",
+				     total);
+	return 0;
+}
+
+int config_check_combinations(const struct config *cfg,
+			      const struct config_context *ctx)
+{
+	int r = check_network(cfg, ctx);
+
+	if (r == 0)
+		r = check_bridge(cfg, ctx);
+	if (r == 0)
+		r = check_proxy(cfg, ctx);
+	if (r == 0)
+		r = check_tor(cfg, ctx);
+	if (r < 0)
+		return r;
+	if (cfg->failsafe.restart_min_delay_s >
+	    cfg->failsafe.restart_max_delay_s)
+		return config_refuse(ctx, "failsafe.restart_min_delay_s",
+				     "at most failsafe.restart_max_delay_s",
+				     "is %u, above failsafe."
+				     "restart_max_delay_s, which is %u",
+				     cfg->failsafe.restart_min_delay_s,
+				     cfg->failsafe.restart_max_delay_s);
+	return 0;
+}
