@@ -54,38 +54,50 @@ static const char *type_name(const json_t *json)
 /* ------------------------------------------------------------------------- */
 /* Syntax errors */
 
-/* "section.name" of the last strings before @end, as far as there are any. */
+/* "section.name" of the last keys before @end, as far as there are any. A value
+ * must not be taken for a key: it could be a password. */
 static void key_at(const char *text, size_t end, char *buf, size_t size)
 {
 	char last[2][CONFIG_KEY_MAX / 2] = { "", "" };
-	size_t depth = 0, n = 0;
-	bool in_string = false;
+	size_t depth = 0, lists = 0, n = 0;
+	bool in_string = false, key_next = false;
+	char *word = NULL; /* of last, while in a key */
 
 	for (size_t i = 0; i < end; i++) {
 		char c = text[i];
-		char *word = depth >= 1 && depth <= 2 ? last[depth - 1] : NULL;
 
-		if (!in_string) {
+		if (in_string) {
 			if (c == '"') {
-				in_string = true;
-				n = 0;
-			} else if (c == '{') {
-				depth++;
-			} else if (c == '}' && depth > 0) {
-				depth--;
+				in_string = false;
+				continue;
+			}
+			if (c == '\\')
+				i++;
+			/* Printable only: the message is for terminals. */
+			if (word && n + 1 < sizeof(last[0])) {
+				word[n++] = c >= 0x20 && c < 0x7f ? c : '?';
+				word[n] = '\0';
 			}
 			continue;
 		}
-		if (c == '"') {
-			in_string = false;
-			continue;
-		}
-		if (c == '\\')
-			i++;
-		/* Printable only: the message must not carry an escape. */
-		if (word && n + 1 < sizeof(last[0])) {
-			word[n++] = c >= 0x20 && c < 0x7f ? c : '?';
-			word[n] = '\0';
+		switch (c) {
+		case '{':
+			if (++depth <= 2)
+				last[depth - 1][0] = '\0';
+			key_next = true;
+			break;
+		case '}': depth -= depth > 0; break;
+		case '[': lists++; break;
+		case ']': lists -= lists > 0; break;
+		case ',': key_next = lists == 0; break;
+		case '"':
+			word = key_next && depth >= 1 && depth <= 2
+				       ? last[depth - 1]
+				       : NULL;
+			in_string = true;
+			key_next = false;
+			n = 0;
+			break;
 		}
 	}
 	if (depth >= 2)

@@ -1,0 +1,34 @@
+/* Configuration text: parsed, and what is accepted renders and reads back. */
+#include <stdint.h>
+#include <string.h>
+
+#include "config/config.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct error e = ERROR_NULL(e);
+	struct config *cfg = NULL, *again = NULL;
+	char *text, *second;
+
+	if (config_parse("fuzz", (const char *)data, size, &cfg, &e) < 0) {
+		if (e.code >= 0 || e.text[0] == '\0')
+			abort();
+		for (const char *s = e.text; *s; s++)
+			if (*s > 0 && *s < 0x20)
+				abort();
+		return 0;
+	}
+	text = config_render(cfg, true);
+	if (!text || config_parse("again", text, strlen(text), &again, &e) < 0)
+		abort();
+	second = config_render(again, true);
+	if (!second || strcmp(text, second) != 0)
+		abort();
+	free(second);
+	free(text);
+	config_free(again);
+	config_free(cfg);
+	return 0;
+}
