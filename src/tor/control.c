@@ -1,0 +1,330 @@
+/*
+ * Theory of operation: commands are answered in their order, so a small queue
+ * of what was asked is all that is needed to know what a reply means. Start:
+ *
+ *	AUTHENTICATE		the socket is reachable by the controller only,
+ *				Tor asks for no secret
+ *	SETEVENTS ...		first the subscription,
+ *	GETINFO ...		then the present: nothing falls in between
+ *
+ * Events are understood in any phase. Changes are reported once: what a GETINFO
+ * repeats is compared with what was said last. An event that we asked for and
+ * cannot parse ends the session: the two sides do not agree.
+ */
+#include "tor/control.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "proto/text.h"
+
+#define ASKED_MAX 16
+#define EVENTS "STATUS_CLIENT STATUS_GENERAL NOTICE WARN ERR"
+#define INFO "version status/bootstrap-phase status/circuit-established"
+
+enum asked {
+	ASKED_AUTHENTICATE,
+	ASKED_SETEVENTS,
+	ASKED_INFO,
+	ASKED_SIGNAL,
+};
+
+struct tor_control {
+	struct tor_control_callbacks cb;
+	void *userdata;
+	struct torctl *torctl;
+	struct buffer out;
+	enum asked asked[ASKED_MAX]; /* oldest first */
+	size_t n_asked;
+	bool ready;
+	/* What was reported last on this connection. */
+	struct torctl_bootstrap bootstrap;
+	bool bootstrap_known;
+	bool circuit, circuit_known;
+	char version[64];
+};
+
+static const char *const signal_names[] = {
+	[TOR_CONTROL_SIGNAL_RELOAD] = "RELOAD",
+	[TOR_CONTROL_SIGNAL_SHUTDOWN] = "SHUTDOWN",
+	[TOR_CONTROL_SIGNAL_NEWNYM] = "NEWNYM",
+	[TOR_CONTROL_SIGNAL_ACTIVE] = "ACTIVE",
+};
+static_assert(ARRAY_SIZE(signal_names) == TOR_CONTROL_SIGNAL_COUNT, "names");
+
+struct tor_control *tor_control_new(const struct tor_control_callbacks *cb,
+				    void *userdata)
+{
+	struct tor_control *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->cb = *cb;
+	c->userdata = userdata;
+	c->torctl = torctl_new();
+	if (!c->torctl) {
+		free(c);
+		return NULL;
+	}
+	return c;
+}
+
+void tor_control_free(struct tor_control *c)
+{
+	if (!c)
+		return;
+	torctl_free(c->torctl);
+	buffer_deinit(&c->out);
+	free(c);
+}
+
+void tor_control_freep(struct tor_control **c)
+{
+	tor_control_free(*c);
+}
+
+void tor_control_reset(struct tor_control *c)
+{
+	torctl_reset(c->torctl);
+	buffer_clear(&c->out);
+	c->n_asked = 0;
+	c->ready = false;
+	c->bootstrap_known = c->circuit_known = false;
+	c->version[0] = '\0';
+}
+
+bool tor_control_is_ready(const struct tor_control *c)
+{
+	return c->ready;
+}
+
+struct buffer *tor_control_output(struct tor_control *c)
+{
+	return &c->out;
+}
+
+static int ask(struct tor_control *c, enum asked what, const char *line)
+{
+	int r;
+
+	if (c->n_asked == ASKED_MAX)
+		return -EAGAIN;
+	r = torctl_command(&c->out, "%s", line);
+	if (r == 0)
+		c->asked[c->n_asked++] = what;
+	return r;
+}
+
+int tor_control_connected(struct tor_control *c)
+{
+	tor_control_reset(c);
+	return ask(c, ASKED_AUTHENTICATE, "AUTHENTICATE");
+}
+
+int tor_control_signal(struct tor_control *c, enum tor_control_signal signal)
+{
+	char line[32];
+
+	if (!c->ready)
+		return -ENOTCONN;
+	snprintf(line, sizeof(line), "SIGNAL %s", signal_names[signal]);
+	return ask(c, ASKED_SIGNAL, line);
+}
+
+int tor_control_refresh(struct tor_control *c)
+{
+	if (!c->ready)
+		return -ENOTCONN;
+	return ask(c, ASKED_INFO, "GETINFO " INFO);
+}
+
+static void report_bootstrap(struct tor_control *c,
+			     const struct torctl_bootstrap *b)
+{
+	/* Both were zeroed before they were filled: memcmp is exact. */
+	if (c->bootstrap_known && !memcmp(&c->bootstrap, b, sizeof(*b)))
+		return;
+	c->bootstrap = *b;
+	c->bootstrap_known = true;
+	if (c->cb.bootstrap)
+		c->cb.bootstrap(c->userdata, b);
+}
+
+static void report_circuit(struct tor_control *c, bool established)
+{
+	if (c->circuit_known && c->circuit == established)
+		return;
+	c->circuit = established;
+	c->circuit_known = true;
+	if (c->cb.circuit_established)
+		c->cb.circuit_established(c->userdata, established);
+}
+
+static void report_version(struct tor_control *c, const char *value)
+{
+	char version[sizeof(c->version)];
+
+	text_copy(version, sizeof(version), value);
+	/* "0.4.9.11 (git-...)": the number is what people know. */
+	version[strcspn(version, " ")] = '\0';
+	if (!strcmp(version, c->version))
+		return;
+	str_copy(c->version, sizeof(c->version), version);
+	if (c->cb.version)
+		c->cb.version(c->userdata, version);
+}
+
+/* "SEVERITY ACTION arguments" of both status events. */
+static int handle_status(struct tor_control *c, const char *line)
+{
+	struct torctl_bootstrap b;
+	char source[96];
+	int64_t seconds;
+	int r;
+
+	r = torctl_parse_bootstrap(line, &b);
+	if (r == 0)
+		report_bootstrap(c, &b);
+	if (r != -ENOENT)
+		return r;
+	if (torctl_status_is(line, "CIRCUIT_ESTABLISHED"))
+		report_circuit(c, true);
+	else if (torctl_status_is(line, "CIRCUIT_NOT_ESTABLISHED"))
+		report_circuit(c, false);
+	r = torctl_parse_clock_skew(line, &seconds, source, sizeof(source));
+	if (r == 0 && c->cb.clock_skew)
+		c->cb.clock_skew(c->userdata, seconds, source);
+	return r == -ENOENT ? 0 : r;
+}
+
+static void report_log(struct tor_control *c, enum torctl_severity severity,
+		       const char *text)
+{
+	char clean[1024];
+
+	text_copy(clean, sizeof(clean), text);
+	if (c->cb.log)
+		c->cb.log(c->userdata, severity, clean);
+}
+
+/* A message of several lines comes as data; each line is reported. */
+static void handle_log(struct tor_control *c, enum torctl_severity severity,
+		       const struct torctl_line *line, const char *text)
+{
+	char *rest = line->data, *one;
+
+	if (!rest) {
+		report_log(c, severity, text);
+		return;
+	}
+	while ((one = strsep(&rest, "\n")))
+		if (*one)
+			report_log(c, severity, one);
+}
+
+static int handle_event(struct tor_control *c, const struct torctl_reply *reply)
+{
+	const struct torctl_line *line = &reply->lines[0];
+	size_t len = strcspn(line->text, " ");
+	const char *rest = line->text + len;
+	int severity;
+
+	rest += *rest == ' ';
+	if (!strncmp(line->text, "STATUS_CLIENT ", len + 1) ||
+	    !strncmp(line->text, "STATUS_GENERAL ", len + 1))
+		return handle_status(c, rest);
+	severity = torctl_severity_from_name(line->text, len);
+	if (severity < 0)
+		return -EBADMSG;
+	handle_log(c, (enum torctl_severity)severity, line, rest);
+	return 0;
+}
+
+/* "key=value" lines, then "OK". */
+static int handle_info(struct tor_control *c, const struct torctl_reply *reply)
+{
+	static const char version[] = "version=",
+			  phase[] = "status/bootstrap-phase=",
+			  circuit[] = "status/circuit-established=";
+
+	for (size_t i = 0; i + 1 < reply->n_lines; i++) {
+		const char *text = reply->lines[i].text;
+		struct torctl_bootstrap b;
+
+		if (!strncmp(text, version, strlen(version))) {
+			report_version(c, text + strlen(version));
+		} else if (!strncmp(text, phase, strlen(phase))) {
+			if (torctl_parse_bootstrap(text + strlen(phase), &b) <
+			    0)
+				return -EBADMSG;
+			report_bootstrap(c, &b);
+		} else if (!strncmp(text, circuit, strlen(circuit))) {
+			report_circuit(c, !strcmp(text + strlen(circuit), "1"));
+		} else {
+			return -EBADMSG;
+		}
+	}
+	return 0;
+}
+
+static int handle_answer(struct tor_control *c,
+			 const struct torctl_reply *reply, struct error *e)
+{
+	enum asked asked;
+	char text[128];
+	int r;
+
+	if (c->n_asked == 0)
+		return error_set(e, -EBADMSG,
+				 "Tor's control port answered what was not "
+				 "asked");
+	asked = c->asked[0];
+	c->n_asked--;
+	memmove(c->asked, c->asked + 1, c->n_asked * sizeof(c->asked[0]));
+
+	if (reply->status != 250) {
+		text_copy(text, sizeof(text), reply->lines[0].text);
+		return error_set(
+			e, asked == ASKED_AUTHENTICATE ? -EACCES : -EPROTO,
+			"Tor refused a control command: %d %s", reply->status,
+			text);
+	}
+	switch (asked) {
+	case ASKED_AUTHENTICATE:
+		r = ask(c, ASKED_SETEVENTS, "SETEVENTS " EVENTS);
+		break;
+	case ASKED_SETEVENTS: r = ask(c, ASKED_INFO, "GETINFO " INFO); break;
+	case ASKED_INFO:
+		r = handle_info(c, reply);
+		if (r == 0 && !c->ready) {
+			c->ready = true;
+			if (c->cb.ready)
+				c->cb.ready(c->userdata);
+		}
+		break;
+	case ASKED_SIGNAL: r = 0; break;
+	}
+	return r;
+}
+
+int tor_control_push(struct tor_control *c, const void *data, size_t len,
+		     struct error *e)
+{
+	const struct torctl_reply *reply;
+	struct error inner = ERROR_NULL(inner);
+	int r;
+
+	r = torctl_push(c->torctl, data, len);
+	while (r == 0) {
+		r = torctl_next(c->torctl, &reply, &inner);
+		if (r == 0)
+			return 0;
+		if (r > 0)
+			r = reply->async ? handle_event(c, reply)
+					 : handle_answer(c, reply, &inner);
+	}
+	if (inner.code == 0)
+		error_set(&inner, r, "Tor's control port: %s", strerror(-r));
+	return error_set(e, r, "%s", inner.text);
+}
