@@ -1,0 +1,29 @@
+/* The text of fw_cfg's opt/torvm/config (docs/guest-protocol.md). */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "base/error.h"
+
+struct guestconfig {
+	time_t time; /* the host's clock, UTC */
+	bool state_disk;
+	struct in_addr host_ip;
+	struct in_addr vm_ip;
+	uint8_t host_mac[6]; /* of the TAP */
+};
+
+/* Return: 0 with text in *@ret (caller frees), -ENOMEM. */
+int guestconfig_render(const struct guestconfig *g, char **ret,
+		       struct error *e);
+
+/**
+ * guestconfig_memfd() - Put a text where QEMU can read it by fd
+ * @name:	For /proc/PID/fd
+ *
+ * Return: a sealed memfd (close-on-exec, caller closes), or negative errno
+ */
+int guestconfig_memfd(const char *name, const char *text, struct error *e);
