@@ -30,6 +30,12 @@
 #define NET_RULE_PREF_NOP 140
 #define NET_TAP_MTU 65520 /* bytes */
 
+/* The TAP's own address (locally administered) and the guest's eth1, of
+ * docs/guest-protocol.md: each end's permanent neighbour. */
+#define NET_TAP_MAC "52:54:00:12:34:03"
+#define NET_TAP_MAC_BYTES { 0x52, 0x54, 0x00, 0x12, 0x34, 0x03 }
+#define NET_VM_MAC_BYTES { 0x52, 0x54, 0x00, 0x12, 0x34, 0x02 }
+
 enum net_firewall {
 	NET_FIREWALL_BLOCKED, /* no uplink, TAP refused */
 	NET_FIREWALL_UPLINK,  /* the VM's uplink allowed, TAP refused */

@@ -1,0 +1,126 @@
+/*
+ * What the files of this folder share. Not for anybody outside of it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <libmnl/libmnl.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+
+#include "platform/platform.h"
+
+/* Largest datagram the kernel builds for a dump, in bytes. */
+#define NET_RECV_SIZE 32768
+
+struct net_link {
+	int index;
+	int master; /* ifindex of the bridge or bond, 0: none */
+	unsigned int flags;
+	unsigned int mtu;    /* bytes */
+	unsigned short type; /* ARPHRD_* */
+	uint8_t mac[6];
+	uint8_t mac_len;
+	char name[IFNAMSIZ];
+	char kind[16]; /* IFLA_INFO_KIND, "" for hardware */
+	bool gateway;  /* a route with a next hop leaves by it */
+};
+
+struct net_links {
+	struct net_link *v;
+	size_t n;
+};
+
+enum net_tap_state {
+	NET_TAP_NONE,
+	NET_TAP_CREATED,
+	NET_TAP_CONFIGURED,
+};
+
+struct net {
+	struct mnl_socket *route;
+	/* Owns the tables where the kernel knows owners: they are orphaned,
+	 * never removed, when it is closed. */
+	struct mnl_socket *nft;
+	struct mnl_socket *watch_route;
+	struct mnl_socket *watch_nft;
+	int watch_fd; /* epoll over both */
+	uint32_t seq;
+	enum net_tap_state tap; /* what net_watch_read() expects */
+	bool rules;
+	bool firewall;
+	/* Links that the installed egress chains cover, and the bridges that
+	 * the installed ruleset takes for part of this machine. */
+	struct net_links covered;
+	char buf[NET_RECV_SIZE] __attribute__((aligned(8)));
+};
+
+/* --- netlink.c --- */
+
+int netlink_open(int bus, struct mnl_socket **ret, struct error *e);
+
+/* Starts a message in net->buf. */
+struct nlmsghdr *netlink_message(struct net *net, uint16_t type, uint16_t flags,
+				 const void *family, size_t family_len);
+
+/* Sends @nlh with NLM_F_ACK and waits for the verdict. 0 or negative errno. */
+int netlink_do(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh);
+
+/* Sends @nlh as a dump. @count is set to 0 before each attempt: a dump that
+ * was interrupted by a change is taken again. */
+int netlink_dump(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh,
+		 mnl_cb_t cb, void *data, size_t *count);
+
+/* Grows an array for one more element of @size bytes; NULL: out of memory. */
+void *array_grow(void *v, size_t n, size_t size);
+
+/* --- link.c --- */
+
+int links_read(struct net *net, struct net_links *ret, struct error *e);
+void links_free(struct net_links *links);
+const struct net_link *links_by_name(const struct net_links *links,
+				     const char *name);
+int link_read(struct net *net, const char *name, struct net_link *ret);
+
+/* Whether the link is the TAP as net_tap_create() makes it. */
+bool link_is_tap(const struct net_link *link);
+
+/*
+ * Where a link leads:
+ *   LOCAL  loopback, or the TAP: the inet table alone decides
+ *   INNER  a bridge none of whose ports leads out of this machine, and its
+ *          ports: containers, guests. Traffic of the host itself into it stays
+ *          on the machine
+ *   OUTER  everything else: guarded by an egress chain
+ */
+enum link_reach { LINK_REACH_LOCAL, LINK_REACH_INNER, LINK_REACH_OUTER };
+enum link_reach link_reach(const struct net_links *links,
+			   const struct net_link *link, const char *tap_name);
+
+/* --- firewall.c --- */
+
+/* Lets the kernel check every expression of the ruleset without committing
+ * any: the batch ends in a message that must fail. */
+int firewall_probe(struct net *net, const struct net_plan *plan,
+		   struct error *e);
+
+/* --- rules.c --- */
+
+int rules_precheck(struct net *net, const struct net_plan *plan,
+		   struct error *e);
+/* Whether every rule of ours is there. */
+bool rules_complete(struct net *net, const struct net_plan *plan);
+/* The default route of table T, if the TAP is up. */
+int routes_add(struct net *net, const struct net_plan *plan, int ifindex,
+	       struct error *e);
+
+/* --- tap.c --- */
+
+int tap_precheck(struct net *net, const struct net_plan *plan, struct error *e);
+
+/* --- watch.c --- */
+
+int watch_open(struct net *net, struct error *e);

@@ -1,0 +1,97 @@
+/*
+ * A batch of nf_tables messages under construction: libnftnl's objects behind
+ * one call per expression, so that the ruleset reads like one.
+ *
+ * Failures (out of memory, buffer full) stick to the batch: nobody checks a
+ * single call, nft_batch_end() reports the first one.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <linux/netfilter/nf_tables.h>
+
+/* Since Linux 6.9; Debian 12's headers do not have it. */
+#ifndef NFT_TABLE_F_PERSIST
+#define NFT_TABLE_F_PERSIST 0x4
+#endif
+
+#define NFT_BATCH_SIZE (192 * 1024) /* bytes; less than SO_SNDBUF's default */
+#define NFT_BATCH_MESSAGES 512
+
+struct nftnl_rule;
+
+struct nft_batch {
+	char *buf;
+	size_t len;
+	int err; /* first failure, negative errno */
+	uint32_t seq_first, seq;
+	/* By seq - seq_first: what the message asks for, in words. */
+	const char *what[NFT_BATCH_MESSAGES];
+	/* The table and chain that the following calls are about. */
+	int family; /* NFPROTO_* */
+	const char *table;
+	const char *chain;
+	struct nftnl_rule *rule;
+};
+
+int nft_batch_begin(struct nft_batch *b, uint32_t seq);
+/* Return: 0 or the first failure. b->seq is the last one used. */
+int nft_batch_end(struct nft_batch *b);
+void nft_batch_done(struct nft_batch *b);
+
+void nft_table_delete(struct nft_batch *b, int family, const char *name);
+void nft_table_add(struct nft_batch *b, int family, const char *name,
+		   uint32_t flags);
+
+/* A named counter starting at @packets and @bytes. */
+void nft_counter_add(struct nft_batch *b, const char *name, uint64_t packets,
+		     uint64_t bytes);
+
+/* Addresses [from, to) in network byte order; @to NULL: to the end. */
+struct nft_range {
+	const uint8_t *from, *to;
+};
+void nft_set_add(struct nft_batch *b, const char *name, uint32_t key_type,
+		 uint32_t key_len, const struct nft_range *ranges, size_t n);
+
+/* @hook NULL: a regular chain. For netdev, the devices, NULL-terminated. */
+struct nft_hook {
+	const char *type; /* "filter", "route" */
+	uint32_t num;
+	int32_t priority;
+	uint32_t policy; /* NF_ACCEPT, NF_DROP */
+	const char **devices;
+};
+void nft_chain_add(struct nft_batch *b, const char *name,
+		   const struct nft_hook *hook);
+
+/* Rules: expressions up to nft_rule_end() belong to the rule. */
+void nft_rule(struct nft_batch *b, const char *comment);
+void nft_rule_end(struct nft_batch *b);
+
+void nft_meta(struct nft_batch *b, uint32_t key);
+void nft_ct(struct nft_batch *b, uint32_t key);
+void nft_fib_type(struct nft_batch *b);
+void nft_payload(struct nft_batch *b, uint32_t base, uint32_t offset,
+		 uint32_t len);
+void nft_mask(struct nft_batch *b, const void *mask, uint32_t len);
+void nft_cmp(struct nft_batch *b, uint32_t op, const void *data, uint32_t len);
+void nft_lookup(struct nft_batch *b, const char *set, uint32_t flags);
+/* Loads @value into meta mark or ct mark. */
+void nft_meta_mark_set(struct nft_batch *b, uint32_t value);
+void nft_ct_mark_set(struct nft_batch *b, uint32_t value);
+void nft_count(struct nft_batch *b, const char *counter);
+void nft_reject(struct nft_batch *b, uint32_t type, uint8_t code);
+/* @chain: for NFT_JUMP */
+void nft_verdict(struct nft_batch *b, int verdict, const char *chain);
+
+/* Composites. Values of u8, u32 are in host order, of be16 as written. */
+void nft_cmp_u8(struct nft_batch *b, uint32_t op, uint8_t value);
+void nft_cmp_u32(struct nft_batch *b, uint32_t op, uint32_t value);
+void nft_ifname(struct nft_batch *b, uint32_t key, uint32_t op,
+		const char *name);
+void nft_nfproto(struct nft_batch *b, uint8_t proto);
+void nft_l4proto(struct nft_batch *b, uint8_t proto);
+void nft_udp_ports(struct nft_batch *b, uint16_t sport, uint16_t dport);

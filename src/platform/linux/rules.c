@@ -1,0 +1,491 @@
+/*
+ * Theory of operation
+ *
+ * Ahead of the host's own policy, for IPv4 and IPv6:
+ *
+ *   100  from the VM's user         goto 140
+ *   101  DHCP renewals              goto 140
+ *   110  everybody                  table T (default: the TAP)
+ *   120  everybody                  prohibit
+ *   140  nop
+ *
+ * T holds nothing in IPv6, so that a connect(2) fails at once with EACCES. When
+ * the TAP is gone T is empty and 120 answers; when 140 is gone, a goto leads
+ * nowhere and the rules below it are read: both fail closed. No route of the
+ * host's tables is touched, and none of them, however specific, comes first.
+ *
+ * Ours are known by their protocol number; a rule of it that is not wanted (an
+ * earlier run with another user) is deleted before the new ones are added.
+ */
+#include "platform/linux/linux.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/fib_rules.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Compared with memcmp(): no padding, every field set. */
+struct rule {
+	uint32_t family;
+	uint32_t pref;
+	uint32_t action; /* FR_ACT_* */
+	uint32_t table;
+	uint32_t go_to;
+	uint32_t has_uid, uid_from, uid_to;
+	uint32_t l4proto;
+	uint32_t sport, dport;
+	uint32_t protocol; /* who made it */
+};
+
+struct rules {
+	struct rule *v;
+	size_t n;
+};
+
+static const uint32_t rule_families[] = { AF_INET, AF_INET6 };
+
+#define WANTED_PER_FAMILY 5
+#define WANTED (WANTED_PER_FAMILY * ARRAY_SIZE(rule_families))
+
+static void wanted_rules(const struct net_plan *plan, struct rule ret[WANTED])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rule_families); i++) {
+		const uint32_t family = rule_families[i];
+		const bool v4 = family == AF_INET;
+		/* The block before the way around it. */
+		const struct rule rules[WANTED_PER_FAMILY] = {
+			{ .pref = NET_RULE_PREF_PROHIBIT,
+			  .action = FR_ACT_PROHIBIT },
+			{ .pref = NET_RULE_PREF_TORVM,
+			  .action = FR_ACT_TO_TBL,
+			  .table = NET_ROUTE_TABLE },
+			{ .pref = NET_RULE_PREF_NOP, .action = FR_ACT_NOP },
+			{ .pref = NET_RULE_PREF_DHCP,
+			  .action = FR_ACT_GOTO,
+			  .go_to = NET_RULE_PREF_NOP,
+			  .l4proto = IPPROTO_UDP,
+			  .sport = v4 ? 68 : 546,
+			  .dport = v4 ? 67 : 547 },
+			{ .pref = NET_RULE_PREF_UPLINK,
+			  .action = FR_ACT_GOTO,
+			  .go_to = NET_RULE_PREF_NOP,
+			  .has_uid = 1,
+			  .uid_from = plan->vm_uid,
+			  .uid_to = plan->vm_uid },
+		};
+
+		for (size_t k = 0; k < WANTED_PER_FAMILY; k++) {
+			ret[n] = rules[k];
+			ret[n].family = family;
+			ret[n].protocol = NET_ROUTE_PROTOCOL;
+			n++;
+		}
+	}
+}
+
+static int on_rule(const struct nlmsghdr *nlh, void *data)
+{
+	const struct fib_rule_hdr *hdr = mnl_nlmsg_get_payload(nlh);
+	struct rules *rules = data;
+	const struct nlattr *attr;
+	struct rule *grown, rule = {
+		.family = hdr->family,
+		.action = hdr->action,
+		.table = hdr->table,
+	};
+
+	mnl_attr_for_each(attr, nlh, sizeof(*hdr))
+	{
+		switch (mnl_attr_get_type(attr)) {
+		case FRA_PRIORITY: rule.pref = mnl_attr_get_u32(attr); break;
+		case FRA_TABLE: rule.table = mnl_attr_get_u32(attr); break;
+		case FRA_GOTO: rule.go_to = mnl_attr_get_u32(attr); break;
+		case FRA_PROTOCOL: rule.protocol = mnl_attr_get_u8(attr); break;
+		case FRA_IP_PROTO: rule.l4proto = mnl_attr_get_u8(attr); break;
+		case FRA_UID_RANGE: {
+			const struct fib_rule_uid_range *range =
+				mnl_attr_get_payload(attr);
+
+			rule.has_uid = 1;
+			rule.uid_from = range->start;
+			rule.uid_to = range->end;
+			break;
+		}
+		case FRA_SPORT_RANGE:
+		case FRA_DPORT_RANGE: {
+			const struct fib_rule_port_range *range =
+				mnl_attr_get_payload(attr);
+
+			/* Ours are single ports; a range differs by its start
+			 * or is not of our protocol. */
+			if (mnl_attr_get_type(attr) == FRA_SPORT_RANGE)
+				rule.sport = range->start;
+			else
+				rule.dport = range->start;
+			break;
+		}
+		}
+	}
+	if (rule.action != FR_ACT_TO_TBL)
+		rule.table = 0;
+	grown = array_grow(rules->v, rules->n, sizeof(*rules->v));
+	if (!grown) {
+		errno = ENOMEM;
+		return MNL_CB_ERROR;
+	}
+	rules->v = grown;
+	rules->v[rules->n++] = rule;
+	return MNL_CB_OK;
+}
+
+static int rules_read(struct net *net, struct rules *ret)
+{
+	struct fib_rule_hdr hdr = { .family = AF_UNSPEC };
+	struct nlmsghdr *nlh;
+
+	*ret = (struct rules){ 0 };
+	nlh = netlink_message(net, RTM_GETRULE, 0, &hdr, sizeof(hdr));
+	return netlink_dump(net, net->route, nlh, on_rule, ret, &ret->n);
+}
+
+static int rule_change(struct net *net, uint16_t type, uint16_t flags,
+		       const struct rule *rule)
+{
+	struct fib_rule_hdr hdr = {
+		.family = (uint8_t)rule->family,
+		.action = (uint8_t)rule->action,
+	};
+	struct nlmsghdr *nlh;
+
+	nlh = netlink_message(net, type, flags, &hdr, sizeof(hdr));
+	mnl_attr_put_u32(nlh, FRA_PRIORITY, rule->pref);
+	mnl_attr_put_u8(nlh, FRA_PROTOCOL, (uint8_t)rule->protocol);
+	if (rule->table)
+		mnl_attr_put_u32(nlh, FRA_TABLE, rule->table);
+	if (rule->go_to)
+		mnl_attr_put_u32(nlh, FRA_GOTO, rule->go_to);
+	if (rule->has_uid) {
+		struct fib_rule_uid_range range = { rule->uid_from,
+						    rule->uid_to };
+
+		mnl_attr_put(nlh, FRA_UID_RANGE, sizeof(range), &range);
+	}
+	if (rule->l4proto)
+		mnl_attr_put_u8(nlh, FRA_IP_PROTO, (uint8_t)rule->l4proto);
+	if (rule->sport) {
+		struct fib_rule_port_range range = { (uint16_t)rule->sport,
+						     (uint16_t)rule->sport };
+
+		mnl_attr_put(nlh, FRA_SPORT_RANGE, sizeof(range), &range);
+	}
+	if (rule->dport) {
+		struct fib_rule_port_range range = { (uint16_t)rule->dport,
+						     (uint16_t)rule->dport };
+
+		mnl_attr_put(nlh, FRA_DPORT_RANGE, sizeof(range), &range);
+	}
+	return netlink_do(net, net->route, nlh);
+}
+
+static bool contains(const struct rule *rules, size_t n,
+		     const struct rule *rule)
+{
+	for (size_t i = 0; i < n; i++)
+		if (memcmp(&rules[i], rule, sizeof(*rule)) == 0)
+			return true;
+	return false;
+}
+
+/* Deletes every rule of ours that is not in @keep. */
+static int delete_others(struct net *net, const struct rules *rules,
+			 const struct rule *keep, size_t n_keep,
+			 struct error *e)
+{
+	for (size_t i = 0; i < rules->n; i++) {
+		const struct rule *rule = &rules->v[i];
+		int r;
+
+		if (rule->protocol != NET_ROUTE_PROTOCOL ||
+		    contains(keep, n_keep, rule))
+			continue;
+		r = rule_change(net, RTM_DELRULE, 0, rule);
+		if (r < 0 && r != -ENOENT)
+			return error_set(e, r,
+					 "cannot delete the policy rule %u: %s",
+					 rule->pref, strerror(-r));
+	}
+	return 0;
+}
+
+int net_rules_add(struct net *net, const struct net_plan *plan, struct error *e)
+{
+	struct rule wanted[WANTED];
+	struct rules rules;
+	struct net_link tap;
+	int r;
+
+	wanted_rules(plan, wanted);
+	r = rules_read(net, &rules);
+	if (r < 0)
+		error_set(e, r, "cannot list the policy rules: %s",
+			  strerror(-r));
+	for (size_t i = 0; r == 0 && i < WANTED; i++) {
+		if (contains(rules.v, rules.n, &wanted[i]))
+			continue;
+		r = rule_change(net, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL,
+				&wanted[i]);
+		/* A kernel without IPv6 has nothing to block there. */
+		if (r == -EEXIST ||
+		    (r == -EAFNOSUPPORT && wanted[i].family == AF_INET6) ||
+		    (r == -EOPNOTSUPP && wanted[i].family == AF_INET6))
+			r = 0;
+		if (r < 0)
+			error_set(e, r, "cannot add the policy rule %u: %s",
+				  wanted[i].pref, strerror(-r));
+	}
+	if (r == 0)
+		r = delete_others(net, &rules, wanted, WANTED, e);
+	free(rules.v);
+	if (r < 0)
+		return r;
+	net->rules = true;
+	/* A repair: the default route of T goes when somebody flushes it. */
+	if (net->tap == NET_TAP_CONFIGURED &&
+	    link_read(net, plan->tap_name, &tap) == 0 && (tap.flags & IFF_UP))
+		r = routes_add(net, plan, tap.index, e);
+	return r;
+}
+
+struct routes {
+	struct route {
+		uint32_t dst, gateway; /* network byte order */
+		uint32_t table, oif;
+		uint8_t dst_len, type, protocol, family;
+	} *v;
+	size_t n;
+};
+
+static int on_route(const struct nlmsghdr *nlh, void *data)
+{
+	const struct rtmsg *rtm = mnl_nlmsg_get_payload(nlh);
+	struct routes *routes = data;
+	const struct nlattr *attr;
+	struct route *grown, route = {
+		.table = rtm->rtm_table,
+		.dst_len = rtm->rtm_dst_len,
+		.type = rtm->rtm_type,
+		.protocol = rtm->rtm_protocol,
+		.family = rtm->rtm_family,
+	};
+
+	if (nlh->nlmsg_type != RTM_NEWROUTE || (rtm->rtm_flags & RTM_F_CLONED))
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, nlh, sizeof(*rtm))
+	{
+		switch (mnl_attr_get_type(attr)) {
+		case RTA_TABLE: route.table = mnl_attr_get_u32(attr); break;
+		case RTA_OIF: route.oif = mnl_attr_get_u32(attr); break;
+		case RTA_DST:
+			if (rtm->rtm_family == AF_INET)
+				route.dst = mnl_attr_get_u32(attr);
+			break;
+		case RTA_GATEWAY:
+			if (rtm->rtm_family == AF_INET)
+				route.gateway = mnl_attr_get_u32(attr);
+			break;
+		}
+	}
+	grown = array_grow(routes->v, routes->n, sizeof(*routes->v));
+	if (!grown) {
+		errno = ENOMEM;
+		return MNL_CB_ERROR;
+	}
+	routes->v = grown;
+	routes->v[routes->n++] = route;
+	return MNL_CB_OK;
+}
+
+static int routes_read(struct net *net, struct routes *ret)
+{
+	struct rtmsg rtm = { .rtm_family = AF_INET };
+	struct nlmsghdr *nlh;
+
+	*ret = (struct routes){ 0 };
+	nlh = netlink_message(net, RTM_GETROUTE, 0, &rtm, sizeof(rtm));
+	return netlink_dump(net, net->route, nlh, on_route, ret, &ret->n);
+}
+
+int routes_add(struct net *net, const struct net_plan *plan, int ifindex,
+	       struct error *e)
+{
+	struct rtmsg rtm = {
+		.rtm_family = AF_INET,
+		.rtm_table = RT_TABLE_UNSPEC,
+		.rtm_protocol = NET_ROUTE_PROTOCOL,
+		.rtm_scope = RT_SCOPE_UNIVERSE,
+		.rtm_type = RTN_UNICAST,
+		/* The TAP's address makes no connected route. */
+		.rtm_flags = RTNH_F_ONLINK,
+	};
+	struct nlmsghdr *nlh;
+	int r;
+
+	nlh = netlink_message(net, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE,
+			      &rtm, sizeof(rtm));
+	mnl_attr_put_u32(nlh, RTA_TABLE, NET_ROUTE_TABLE);
+	mnl_attr_put_u32(nlh, RTA_OIF, (uint32_t)ifindex);
+	mnl_attr_put_u32(nlh, RTA_GATEWAY, plan->vm_ip.s_addr);
+	mnl_attr_put_u32(nlh, RTA_PREFSRC, plan->host_ip.s_addr);
+	r = netlink_do(net, net->route, nlh);
+	if (r < 0)
+		return error_set(e, r,
+				 "cannot add the default route by %s to table "
+				 "%d: %s",
+				 plan->tap_name, NET_ROUTE_TABLE, strerror(-r));
+	return 0;
+}
+
+static int routes_remove(struct net *net, struct error *e)
+{
+	struct routes routes;
+	int r;
+
+	r = routes_read(net, &routes);
+	for (size_t i = 0; r == 0 && i < routes.n; i++) {
+		const struct route *route = &routes.v[i];
+		struct rtmsg rtm = {
+			.rtm_family = AF_INET,
+			.rtm_dst_len = route->dst_len,
+			.rtm_protocol = NET_ROUTE_PROTOCOL,
+			.rtm_scope = RT_SCOPE_NOWHERE,
+		};
+		struct nlmsghdr *nlh;
+
+		if (route->table != NET_ROUTE_TABLE ||
+		    route->protocol != NET_ROUTE_PROTOCOL)
+			continue;
+		nlh = netlink_message(net, RTM_DELROUTE, 0, &rtm, sizeof(rtm));
+		mnl_attr_put_u32(nlh, RTA_TABLE, NET_ROUTE_TABLE);
+		if (route->dst_len)
+			mnl_attr_put_u32(nlh, RTA_DST, route->dst);
+		r = netlink_do(net, net->route, nlh);
+		if (r == -ESRCH)
+			r = 0;
+	}
+	free(routes.v);
+	if (r < 0)
+		return error_set(e, r, "cannot empty the routing table %d: %s",
+				 NET_ROUTE_TABLE, strerror(-r));
+	return 0;
+}
+
+int net_rules_remove(struct net *net, struct error *e)
+{
+	struct rules rules;
+	int r;
+
+	net->rules = false;
+	r = rules_read(net, &rules);
+	if (r < 0)
+		return error_set(e, r, "cannot list the policy rules: %s",
+				 strerror(-r));
+	r = delete_others(net, &rules, NULL, 0, e);
+	free(rules.v);
+	return r < 0 ? r : routes_remove(net, e);
+}
+
+bool rules_complete(struct net *net, const struct net_plan *plan)
+{
+	struct rule wanted[WANTED];
+	struct rules rules;
+	struct routes routes = { 0 };
+	bool have[2] = { false, false }, complete = true, route = false;
+	int r;
+
+	wanted_rules(plan, wanted);
+	r = rules_read(net, &rules);
+	/* Without IPv6 in the kernel there is not one rule of that family. */
+	for (size_t i = 0; i < rules.n; i++)
+		have[rules.v[i].family == AF_INET6] = true;
+	for (size_t i = 0; r == 0 && i < WANTED; i++)
+		if (have[wanted[i].family == AF_INET6] &&
+		    !contains(rules.v, rules.n, &wanted[i]))
+			complete = false;
+	free(rules.v);
+	if (r == 0 && complete && net->tap == NET_TAP_CONFIGURED) {
+		r = routes_read(net, &routes);
+		for (size_t i = 0; i < routes.n; i++)
+			route |= routes.v[i].table == NET_ROUTE_TABLE &&
+				 routes.v[i].dst_len == 0 &&
+				 routes.v[i].gateway == plan->vm_ip.s_addr;
+		complete = route;
+		free(routes.v);
+	}
+	return r == 0 && complete && have[0];
+}
+
+int rules_precheck(struct net *net, const struct net_plan *plan,
+		   struct error *e)
+{
+	const uint32_t mask = htonl(0xfffffffc);
+	struct rules rules;
+	struct routes routes;
+	int r;
+
+	r = rules_read(net, &rules);
+	if (r < 0)
+		return error_set(e, r,
+				 "this kernel has no policy routing (%s): it "
+				 "needs CONFIG_IP_MULTIPLE_TABLES",
+				 strerror(-r));
+	for (size_t i = 0; i < rules.n && r == 0; i++) {
+		const struct rule *rule = &rules.v[i];
+
+		/* 0 is the local table's. */
+		if (rule->protocol == NET_ROUTE_PROTOCOL || rule->pref == 0 ||
+		    rule->pref > NET_RULE_PREF_NOP)
+			continue;
+		r = error_set(e, -EBUSY,
+			      "another program's policy rule stands before "
+			      "TorVM's (preference %u, see 'ip%s rule'): stop "
+			      "that program, often a VPN, and start again",
+			      rule->pref,
+			      rule->family == AF_INET6 ? " -6" : "");
+	}
+	free(rules.v);
+	if (r < 0)
+		return r;
+	r = routes_read(net, &routes);
+	if (r < 0)
+		return error_set(e, r, "cannot list the routes: %s",
+				 strerror(-r));
+	for (size_t i = 0; i < routes.n && r == 0; i++) {
+		const struct route *route = &routes.v[i];
+		char name[IF_NAMESIZE] = "";
+
+		if (route->protocol == NET_ROUTE_PROTOCOL)
+			continue;
+		if_indextoname(route->oif, name);
+		if (route->table == NET_ROUTE_TABLE)
+			r = error_set(e, -EBUSY,
+				      "routing table %d is in use by another "
+				      "program: empty it (ip route flush table "
+				      "%d) and start again",
+				      NET_ROUTE_TABLE, NET_ROUTE_TABLE);
+		else if (route->dst_len >= 30 &&
+			 (route->dst & mask) == (plan->vm_ip.s_addr & mask) &&
+			 strcmp(name, plan->tap_name) != 0)
+			r = error_set(
+				e, -EADDRINUSE,
+				"the network of the TAP is in use on %s: "
+				"set network.host_ip and network.vm_ip to "
+				"another /30 in the configuration",
+				name[0] ? name : "another link");
+	}
+	free(routes.v);
+	return r;
+}

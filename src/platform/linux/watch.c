@@ -1,0 +1,182 @@
+/*
+ * Theory of operation
+ *
+ * Two netlink sockets subscribe to what could take the block away; an epoll
+ * descriptor joins them. A notification only says that it is time to look: what
+ * counts is the kernel's state, compared with what this process has set up. So
+ * our own changes, a lost notification (ENOBUFS) and another program's change
+ * that was undone again need no bookkeeping. Only the content of the nftables
+ * tables is not compared but inferred: a change of them that another socket
+ * made.
+ */
+#include "platform/linux/linux.h"
+
+#include <errno.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+enum {
+	SEEN_LINK = 1 << 0,
+	SEEN_RULE = 1 << 1,
+	SEEN_TABLE = 1 << 2,
+};
+
+static int subscribe(struct net *net, struct mnl_socket *nl, const int *groups,
+		     size_t n, struct error *e)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+
+	for (size_t i = 0; i < n; i++)
+		if (mnl_socket_setsockopt(nl, NETLINK_ADD_MEMBERSHIP,
+					  (void *)&groups[i],
+					  sizeof(groups[i])) < 0)
+			return error_set(e, -errno,
+					 "cannot watch the network: %s",
+					 strerror(errno));
+	event.data.ptr = nl;
+	if (epoll_ctl(net->watch_fd, EPOLL_CTL_ADD, mnl_socket_get_fd(nl),
+		      &event) < 0)
+		return error_set(e, -errno, "cannot watch the network: %s",
+				 strerror(errno));
+	return 0;
+}
+
+int watch_open(struct net *net, struct error *e)
+{
+	static const int route_groups[] = { RTNLGRP_LINK, RTNLGRP_IPV4_RULE,
+					    RTNLGRP_IPV6_RULE,
+					    RTNLGRP_IPV4_ROUTE };
+	static const int nft_groups[] = { NFNLGRP_NFTABLES };
+	int r;
+
+	net->watch_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (net->watch_fd < 0)
+		return error_set(e, -errno, "cannot create an epoll: %s",
+				 strerror(errno));
+	r = netlink_open(NETLINK_ROUTE, &net->watch_route, e);
+	if (r == 0)
+		r = netlink_open(NETLINK_NETFILTER, &net->watch_nft, e);
+	if (r == 0)
+		r = subscribe(net, net->watch_route, route_groups,
+			      ARRAY_SIZE(route_groups), e);
+	if (r == 0)
+		r = subscribe(net, net->watch_nft, nft_groups,
+			      ARRAY_SIZE(nft_groups), e);
+	return r;
+}
+
+int net_watch_fd(struct net *net)
+{
+	return net->watch_fd;
+}
+
+static unsigned int route_seen(const struct nlmsghdr *nlh)
+{
+	switch (nlh->nlmsg_type) {
+	case RTM_NEWLINK:
+	case RTM_DELLINK: return SEEN_LINK;
+	case RTM_DELRULE:
+	case RTM_DELROUTE: return SEEN_RULE;
+	default: return 0;
+	}
+}
+
+/* Every nf_tables message names its table in attribute 1. */
+static unsigned int nft_seen(const struct net *net, const struct nlmsghdr *nlh)
+{
+	const struct nfgenmsg *nfg = mnl_nlmsg_get_payload(nlh);
+	const struct nlattr *attr;
+
+	if (nlh->nlmsg_type >> 8 != NFNL_SUBSYS_NFTABLES ||
+	    (nlh->nlmsg_type & 255) == NFT_MSG_NEWGEN ||
+	    nlh->nlmsg_pid == mnl_socket_get_portid(net->nft) ||
+	    (nfg->nfgen_family != NFPROTO_INET &&
+	     nfg->nfgen_family != NFPROTO_NETDEV))
+		return 0;
+	mnl_attr_for_each(attr, nlh, sizeof(*nfg))
+	{
+		if (mnl_attr_get_type(attr) != NFTA_TABLE_NAME)
+			continue;
+		if (mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) >= 0 &&
+		    strcmp(mnl_attr_get_str(attr), NET_TABLE_NAME) == 0)
+			return SEEN_TABLE;
+	}
+	return 0;
+}
+
+static unsigned int drain(struct net *net, struct mnl_socket *nl)
+{
+	unsigned int seen = 0;
+	ssize_t n;
+
+	for (;;) {
+		int len;
+
+		n = recv(mnl_socket_get_fd(nl), net->buf, sizeof(net->buf),
+			 MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == ENOBUFS) {
+			seen |= SEEN_LINK | SEEN_RULE | SEEN_TABLE;
+			continue;
+		}
+		if (n < 0)
+			return seen;
+		len = (int)n;
+		for (const struct nlmsghdr *nlh = (void *)net->buf;
+		     mnl_nlmsg_ok(nlh, len); nlh = mnl_nlmsg_next(nlh, &len))
+			seen |= nl == net->watch_nft ? nft_seen(net, nlh)
+						     : route_seen(nlh);
+	}
+}
+
+static bool same_guard(const struct net_links *a, const struct net_link *link,
+		       const struct net_links *b, const char *tap_name)
+{
+	const enum link_reach reach = link_reach(a, link, tap_name);
+
+	for (size_t i = 0; i < b->n; i++)
+		if (b->v[i].index == link->index)
+			return link_reach(b, &b->v[i], tap_name) == reach;
+	return reach == LINK_REACH_LOCAL;
+}
+
+static unsigned int check_links(struct net *net, const struct net_plan *plan)
+{
+	unsigned int changed = 0;
+	const struct net_link *tap;
+	struct net_links links;
+
+	if (links_read(net, &links, NULL) < 0)
+		return NET_CHANGED_LINKS;
+	tap = links_by_name(&links, plan->tap_name);
+	if ((net->tap != NET_TAP_NONE && (!tap || !link_is_tap(tap))) ||
+	    (net->tap == NET_TAP_CONFIGURED && tap && !(tap->flags & IFF_UP)))
+		changed |= NET_CHANGED_TAP;
+	/* A link that went needs no chain; the kernel has unhooked it. */
+	for (size_t i = 0; net->firewall && i < links.n; i++)
+		if (!same_guard(&links, &links.v[i], &net->covered,
+				plan->tap_name))
+			changed |= NET_CHANGED_LINKS;
+	links_free(&links);
+	return changed;
+}
+
+unsigned int net_watch_read(struct net *net, const struct net_plan *plan)
+{
+	unsigned int seen, changed = 0;
+
+	seen = drain(net, net->watch_route) | drain(net, net->watch_nft);
+	if (seen & SEEN_LINK)
+		changed |= check_links(net, plan);
+	if ((seen & SEEN_RULE) && net->rules && !rules_complete(net, plan))
+		changed |= NET_CHANGED_RULES;
+	if ((seen & SEEN_TABLE) && net->firewall)
+		changed |= NET_CHANGED_FIREWALL;
+	return changed;
+}
