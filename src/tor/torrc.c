@@ -16,22 +16,19 @@
 #include <errno.h>
 #include <string.h>
 
+#include "init/contract.h"
 #include "proto/buffer.h"
-
-/* Where guest/init mounts the state disk, and its RAM-backed stand-in. */
-#define DATA_STATE_DISK "/var/lib/tor-state/tor"
-#define DATA_RAM "/run/tor/data"
 
 /* TransPort has no IsolateDestAddr: a circuit per destination would load the
  * network and slow every page down; who wants it uses SOCKS with credentials
  * (IsolateSOCKSAuth is Tor's default). */
 static const char fixed[] =
 	"ClientOnly 1\n"
-	"TransPort 0.0.0.0:9095\n"
-	"DNSPort 0.0.0.0:9093\n"
-	"SocksPort 0.0.0.0:9050\n"
-	"ControlSocket /run/tor/control\n"
-	"Log notice stdout\n"
+	"TransPort " GUEST_TORRC_TRANS_PORT "\n"
+	"DNSPort " GUEST_TORRC_DNS_PORT "\n"
+	"SocksPort " GUEST_TORRC_SOCKS_PORT "\n"
+	"ControlSocket " GUEST_TORRC_CONTROL_SOCKET "\n"
+	"Log " GUEST_TORRC_LOG "\n"
 	"SafeLogging 1\n"
 	"AvoidDiskWrites 1\n"
 	"AutomapHostsOnResolve 1\n"
@@ -172,17 +169,17 @@ static int add_options(struct buffer *out, const struct config *cfg,
 /* The guest refuses what is longer; say it before a VM is started. */
 static int check_size(const char *text, struct error *e)
 {
-	if (strlen(text) > TORRC_SIZE_MAX)
+	if (strlen(text) > GUEST_FILE_MAX)
 		return error_set(e, -E2BIG,
 				 "the torrc would be over %d KiB: fewer lines "
 				 "in tor.options or bridge.bridges",
-				 TORRC_SIZE_MAX / 1024);
+				 GUEST_FILE_MAX / 1024);
 	for (const char *p = text; *p; p += strcspn(p, "\n") + 1)
-		if (strcspn(p, "\n") + 1 > TORRC_LINE_MAX)
+		if (strcspn(p, "\n") + 1 > GUEST_LINE_MAX)
 			return error_set(e, -E2BIG,
 					 "a line of the torrc would be over %d "
 					 "bytes",
-					 TORRC_LINE_MAX);
+					 GUEST_LINE_MAX);
 	return 0;
 }
 
@@ -192,7 +189,8 @@ static int render(struct buffer *out, const struct config *cfg, bool state_disk,
 	int r;
 
 	r = buffer_printf(out, "%sDataDirectory %s\n", fixed,
-			  state_disk ? DATA_STATE_DISK : DATA_RAM);
+			  state_disk ? GUEST_TORRC_DATA_DISK
+				     : GUEST_TORRC_DATA_RAM);
 	if (r == 0)
 		/* Tor rejects it beside a managed pluggable transport. */
 		r = buffer_append_string(out, "Sandbox 1\n");

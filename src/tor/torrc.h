@@ -11,10 +11,6 @@
 #include "base/error.h"
 #include "config/config.h"
 
-/* Bounds of docs/guest-protocol.md, in bytes. */
-#define TORRC_SIZE_MAX (64 * 1024)
-#define TORRC_LINE_MAX 1024
-
 /**
  * torrc_render() - Write the torrc that goes to the guest by fw_cfg
  * @state_disk:	Whether the VM has one: where Tor keeps its guards

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "init/contract.h"
 #include "vm/fds.h"
 
 /* TCG's cache of translated code, MiB. QEMU would take a quarter of the
@@ -23,7 +24,7 @@
 
 /* oops, panic: the VM ends (-no-reboot) and is started again, rather than stay
  * up half dead. loglevel 5: warnings and worse. */
-#define CMDLINE "panic=-1 oops=panic loglevel=%d vsyscall=none console=%s"
+#define CMDLINE "edd=off panic=-1 oops=panic loglevel=%d vsyscall=none console=%s"
 
 struct arch {
 	const char *name;
@@ -37,7 +38,7 @@ static const struct arch archs[] = {
 	[VM_ARCH_AMD64] = {
 		.name = "amd64",
 		.qemu = "qemu-system-x86_64",
-		.machine = "q35,graphics=off,vmport=off,smbus=off,sata=off,"
+		.machine = "q35,vmport=off,smbus=off,sata=off,"
 			   "usb=off,hpet=off",
 		.console = "ttyS0",
 		.cpu_tcg = "max",
@@ -165,9 +166,10 @@ static void add_boot(struct list *l, const struct vm_args_input *in)
 	option(l, "initrd", "/proc/self/fd/%d", VM_FD_INITRD);
 	option(l, "append", CMDLINE, in->console ? 7 : 5,
 	       archs[in->arch].console);
-	option(l, "fw_cfg", "name=opt/torvm/config,file=/proc/self/fd/%d",
+	option(l, "fw_cfg",
+	       "name=" GUEST_FW_CFG_CONFIG ",file=/proc/self/fd/%d",
 	       VM_FD_CONFIG);
-	option(l, "fw_cfg", "name=opt/torvm/torrc,file=/proc/self/fd/%d",
+	option(l, "fw_cfg", "name=" GUEST_FW_CFG_TORRC ",file=/proc/self/fd/%d",
 	       VM_FD_TORRC);
 }
 
@@ -186,10 +188,10 @@ static void add_channels(struct list *l)
 	option(l, "device", "virtio-serial-pci,max_ports=3");
 	add_channel(l, "agent", VM_FD_AGENT);
 	option(l, "device",
-	       "virtserialport,nr=1,chardev=agent,name=torvm.agent");
+	       "virtserialport,nr=1,chardev=agent,name=" GUEST_PORT_AGENT);
 	add_channel(l, "torctl", VM_FD_TORCTL);
 	option(l, "device",
-	       "virtserialport,nr=2,chardev=torctl,name=torvm.torctl");
+	       "virtserialport,nr=2,chardev=torctl,name=" GUEST_PORT_TORCTL);
 }
 
 static void add_devices(struct list *l, const struct vm_args_input *in)
@@ -207,13 +209,13 @@ static void add_devices(struct list *l, const struct vm_args_input *in)
 	/* The guest knows its links by these addresses
 	 * (docs/guest-protocol.md). romfile=: nothing boots from a network. */
 	option(l, "netdev",
-	       "user,id=uplink,net=10.0.2.0/24,host=10.0.2.2,"
-	       "dhcpstart=10.0.2.15,ipv6=off");
+	       "user,id=uplink,net=10.0.2.0/24,host=" GUEST_ETH0_GATEWAY ","
+	       "dhcpstart=" GUEST_ETH0_ADDRESS ",ipv6=off");
 	option(l, "device",
-	       "virtio-net-pci,netdev=uplink,mac=52:54:00:12:34:01,romfile=");
+	       "virtio-net-pci,netdev=uplink,mac=" GUEST_MAC_ETH0 ",romfile=");
 	option(l, "netdev", "tap,id=tap,fd=%d", VM_FD_TAP);
 	option(l, "device",
-	       "virtio-net-pci,netdev=tap,mac=52:54:00:12:34:02,romfile=");
+	       "virtio-net-pci,netdev=tap,mac=" GUEST_MAC_ETH1 ",romfile=");
 }
 
 int vm_args_build(const struct vm_args_input *in, char *buf, size_t size,
