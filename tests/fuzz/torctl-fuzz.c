@@ -1,0 +1,75 @@
+/* Tor's control port: a whole session over the input, whole and in pieces. */
+#include "fuzz.h"
+
+#include <string.h>
+
+#include "tor/control.h"
+
+static void on_ready(void *userdata)
+{
+	mix(userdata, "r", 1);
+}
+
+static void on_version(void *userdata, const char *version)
+{
+	must(is_printable(version));
+	mix(userdata, version, strlen(version));
+}
+
+static void on_bootstrap(void *userdata, const struct torctl_bootstrap *b)
+{
+	must(b->percent <= 100 && b->severity < TORCTL_SEVERITY_COUNT);
+	must(is_printable(b->summary) && is_printable(b->warning));
+	must(is_printable(b->tag) && is_printable(b->host_address));
+	mix(userdata, b, sizeof(*b));
+}
+
+static void on_circuit(void *userdata, bool established)
+{
+	mix(userdata, established ? "1" : "0", 1);
+}
+
+static void on_clock_skew(void *userdata, int64_t seconds, const char *source)
+{
+	must(is_printable(source));
+	mix(userdata, &seconds, sizeof(seconds));
+	mix(userdata, source, strlen(source));
+}
+
+static void on_log(void *userdata, enum torctl_severity severity,
+		   const char *text)
+{
+	must(severity < TORCTL_SEVERITY_COUNT && is_printable(text));
+	mix(userdata, text, strlen(text));
+}
+
+static const struct tor_control_callbacks callbacks = {
+	.ready = on_ready,
+	.version = on_version,
+	.bootstrap = on_bootstrap,
+	.circuit_established = on_circuit,
+	.clock_skew = on_clock_skew,
+	.log = on_log,
+};
+
+static uint64_t run(const uint8_t *data, size_t size, size_t piece)
+{
+	uint64_t hash = 0;
+	struct tor_control *c = tor_control_new(&callbacks, &hash);
+	int r = 0;
+
+	must(c && tor_control_connected(c) == 0);
+	for (size_t at = 0; at < size && r == 0; at += piece)
+		r = tor_control_push(c, data + at,
+				     size - at < piece ? size - at : piece,
+				     NULL);
+	mix(&hash, &r, sizeof(r));
+	tor_control_free(c);
+	return hash;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	must(run(data, size, size + 1) == run(data, size, 5));
+	return 0;
+}
