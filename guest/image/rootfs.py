@@ -1,0 +1,209 @@
+"""Puts together what the guest finds at boot, from packages and our PID 1.
+
+Everything is named by a file or follows from one: the program (Tor), the
+libraries that it needs, and the modules of modules.list. The result is a
+cpio.Archive and a record of where each file came from.
+"""
+
+import hashlib
+import os
+
+import cpio
+import debian
+import elf
+import modules
+from report import BuildError
+
+PROGRAM_PACKAGE = "tor"
+PROGRAM = "/usr/bin/tor"
+
+# Libraries that are opened by name at run time, which no ELF header tells.
+_OPENED = (
+    # pthread_exit() aborts without it; Tor's worker threads end that way.
+    "libgcc_s.so.1",
+)
+
+_MODULE_LIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "modules.list")
+
+# Tor's uid is part of docs/guest-protocol.md.
+_PASSWD = "root:x:0:0::/:/nonexistent\ntor:x:100:100::/var/lib/tor-state:/nonexistent\n"
+_GROUP = "root:x:0:\ntor:x:100:\n"
+
+# Mount points and other empty directories: path, mode.
+_DIRECTORIES = (
+    ("/dev", 0o755),
+    ("/proc", 0o555),
+    ("/run", 0o755),
+    ("/sys", 0o555),
+    ("/tmp", 0o1777),
+    ("/var/lib/tor-state", 0o755),
+)
+
+
+class Rootfs:
+    """The root file system. Attributes after build(): archive, kernel (bytes),
+    kernel_release, packages (list of debian.Package), sources (list of dicts
+    for the manifest)."""
+
+    def __init__(self, archive, arch, mtime):
+        """archive: debian.Archive, prepared."""
+        self._debian = archive
+        self._arch = arch
+        self._opened = {}  # package name -> (files, links)
+        self._library_dirs = (f"/usr/lib/{arch.multiarch}", "/usr/lib64", "/usr/lib")
+        self.archive = cpio.Archive(mtime)
+        self.kernel = b""
+        self.kernel_release = ""
+        self.packages = []
+        self.sources = []
+
+    def build(self, init):
+        """init: the bytes of PID 1."""
+        if elf.Elf(init).needed or elf.Elf(init).interpreter:
+            raise BuildError("init is not a static program; the guest's PID 1 must be")
+        if elf.Elf(init).machine != self._arch.elf_machine:
+            raise BuildError(f"init is not built for {self._arch.name}")
+        for path, mode in _DIRECTORIES:
+            self.archive.add_dir(path, mode)
+        # For whatever PID 1 says before it has mounted devtmpfs.
+        self.archive.add_char_device("/dev/console", 5, 1)
+        self.archive.add_file("/init", init, 0o755)
+        self.archive.add_file("/etc/passwd", _PASSWD.encode())
+        self.archive.add_file("/etc/group", _GROUP.encode())
+        # Debian's own layout: the interpreter's path goes through these.
+        self.archive.add_link("/lib", "usr/lib")
+        self.archive.add_link("/lib64", "usr/lib64")
+        self._add_program()
+        self._add_kernel()
+        self.packages.sort(key=lambda package: package.name)
+        self.sources.sort(key=lambda source: source["path"])
+
+    # -- Tor and its libraries
+
+    def _add_program(self):
+        package = self._open(PROGRAM_PACKAGE)
+        program = self._file(package, PROGRAM)
+        owners = {PROGRAM: package}
+        libraries = {}
+
+        def find(name, wanted_by):
+            found = self._find_library(name, owners[wanted_by])
+            owner, path, data = found
+            owners[path] = owner
+            libraries[path] = data
+            return path, data
+
+        found = elf.closure({PROGRAM: program}, find, self._arch.elf_machine)
+        for name in _OPENED:
+            found[name], _ = find(name, found["libc.so.6"])
+        self._take(package, PROGRAM, PROGRAM, program, 0o755)
+        for name, path in sorted(found.items()):
+            if name.startswith("/"):
+                to, mode = "/usr" + name, 0o755
+            else:
+                # One file under the name that is asked for, no link chain.
+                to, mode = f"/usr/lib/{self._arch.multiarch}/{name}", 0o644
+            self._take(owners[path], path, to, libraries[path], mode)
+
+    def _find_library(self, name, wanting):
+        """(package, path, data) of a soname, or of the interpreter's path,
+        looked for in the package that wants it and its dependencies."""
+        candidates = [wanting.name, *wanting.depends]
+        # What is open already first, so that nothing is fetched in vain.
+        candidates.sort(key=lambda c: c not in self._opened)
+        for candidate in candidates:
+            package = self._open(candidate, optional=True)
+            if package is None:
+                continue
+            files, links = self._opened[candidate]
+            places = (
+                ["/usr" + name] if name.startswith("/")
+                else [f"{d}/{name}" for d in self._library_dirs]
+            )
+            for place in places:
+                for _ in range(8):
+                    if place not in links:
+                        break
+                    place = links[place]
+                    # The packages are usr-merged; links may say /lib.
+                    if place.startswith("/lib"):
+                        place = "/usr" + place
+                if place in files:
+                    return package, place, files[place]
+        raise BuildError(
+            f"{name}, needed by a file of package {wanting.name}, is in none of "
+            "its dependencies: " + ", ".join(candidates)
+        )
+
+    # -- the kernel and its modules
+
+    def _add_kernel(self):
+        meta = self._debian.package(self._arch.kernel_package)
+        if meta is None:
+            raise BuildError(f"there is no package {self._arch.kernel_package}")
+        names = [d for d in meta.depends if d.startswith("linux-image-")]
+        if len(names) != 1:
+            raise BuildError(f"{meta.name} does not name one kernel: {meta.depends}")
+        package = self._open(names[0])
+        files, _ = self._opened[names[0]]
+        images = [path for path in files if path.startswith("/boot/vmlinu")]
+        if len(images) != 1:
+            raise BuildError(f"{package.name} has not one kernel but {images}")
+        self.kernel = files[images[0]]
+        self._record(package, images[0], self.kernel, "vmlinuz")
+        self.kernel_release = images[0].partition("-")[2]
+        top = f"/usr/lib/modules/{self.kernel_release}"
+        builtin = files.get(f"{top}/modules.builtin")
+        if builtin is None:
+            raise BuildError(f"{package.name} has no {top}/modules.builtin")
+        tree = modules.Tree(
+            {path: data for path, data in files.items() if ".ko" in path},
+            builtin.decode(),
+        )
+        with open(_MODULE_LIST, encoding="utf-8") as file:
+            wanted = modules.parse_list(file.read(), self._arch.name)
+        lines = []
+        for path, data in tree.load_order(wanted):
+            to = path.partition(".ko")[0] + ".ko"
+            self._take(package, path, to, data, 0o644)
+            lines.append(to + "\n")
+        self.archive.add_file("/etc/torvm/modules", "".join(lines).encode())
+
+    # -- packages
+
+    def _open(self, name, optional=False):
+        package = self._debian.package(name)
+        if package is None:
+            if optional:  # a virtual package
+                return None
+            raise BuildError(f"{debian.RELEASE} has no package {name}")
+        if name not in self._opened:
+            self._opened[name] = debian.contents(
+                self._debian.fetch(package), _may_be_wanted
+            )
+        return package
+
+    def _file(self, package, path):
+        files, _ = self._opened[package.name]
+        if path not in files:
+            raise BuildError(f"package {package.name} has no {path}")
+        return files[path]
+
+    def _take(self, package, path, to, data, mode):
+        self.archive.add_file(to, data, mode)
+        # The hash of the file as packaged: a module is decompressed on the way.
+        self._record(package, path, self._file(package, path), to)
+
+    def _record(self, package, path, data, to):
+        if package not in self.packages:
+            self.packages.append(package)
+        self.sources.append({
+            "path": path,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "package": package.name,
+            "installed_as": to,
+        })
+
+
+def _may_be_wanted(path):
+    return path.startswith(("/usr/lib/", "/usr/lib64/", "/boot/vmlinu")) or path == PROGRAM
