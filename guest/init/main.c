@@ -1,0 +1,567 @@
+/*
+ * PID 1 of the VM.
+ *
+ * Theory of operation
+ *
+ * boot() goes through the stages of docs/guest-protocol.md in order; each
+ * either succeeds or ends the VM with a sentence, because a guest that carries
+ * on without its firewall or its disk is worse than none. Then one epoll loop,
+ * in one thread, with nothing that blocks:
+ *
+ *	signalfd	children to reap
+ *	agent port	lines of the host; ours, when it did not read before
+ *	torctl port	and the connection to Tor's ControlSocket: relay.c
+ *	Tor's output	lines for the host
+ *	power button
+ *
+ * Time-outs are computed from absolute times in struct init; a zero is "none".
+ *
+ * Tor's life: started -> its ControlSocket answers (`ready`) -> ended, which is
+ * reported and followed by a new start after a pause, or by the VM's end when
+ *it happens too often. The connection that showed it to be ready is kept: it is
+ * how Tor is asked to stop.
+ *
+ * All signals are blocked before anything else and stay so: the kernel delivers
+ * to PID 1 only what it has a handler for, and it has none.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/reboot.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/reboot.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "init/agent.h"
+#include "init/button.h"
+#include "init/config.h"
+#include "init/exits.h"
+#include "init/firewall.h"
+#include "init/network.h"
+#include "init/relay.h"
+#include "init/state-disk.h"
+#include "init/system.h"
+#include "init/tor.h"
+#include "init/torrc.h"
+
+#define CLOCK_WAIT_MS 1000 /* for the host's `time` */
+#define READY_POLL_MS 20   /* between looks at Tor's ControlSocket */
+#define MEMORY_PERIOD_MS 30000
+#define STOP_TOR_MS 2000   /* from SIGNAL SHUTDOWN to SIGKILL */
+#define LAST_WORDS_MS 1000 /* for the host to read why we power off */
+
+enum tag {
+	TAG_SIGNAL,
+	TAG_AGENT,
+	TAG_RELAY_PORT,
+	TAG_RELAY_TOR,
+	TAG_TOR_OUTPUT,
+	TAG_BUTTON,
+};
+
+struct init {
+	int epoll;
+	int signals;
+	int kmsg;
+	struct agent agent;
+	struct relay relay;
+	struct buttons buttons;
+	struct guest_config config;
+	bool clock_set;
+
+	pid_t tor;       /* 0: does not run */
+	int tor_output;  /* -1: none */
+	int tor_control; /* -1: not ready */
+	struct line_reader tor_lines;
+	struct exits exits;
+
+	bool stopping;
+	/* Absolute times, system_now_ms(); 0: none. */
+	long long tor_start_ms;
+	long long tor_ready_poll_ms;
+	long long tor_kill_ms;
+	long long relay_retry_ms;
+	long long memory_ms;
+};
+
+static struct init init = {
+	.epoll = -1,
+	.signals = -1,
+	.kmsg = -1,
+	.relay.port = -1,
+	.relay.tor = -1,
+	.tor_output = -1,
+	.tor_control = -1,
+};
+
+/* --- the end --- */
+
+/* Nothing runs any more but PID 1. */
+static void kill_all(void)
+{
+	kill(-1, SIGKILL);
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		;
+}
+
+static _Noreturn void finish(struct init *in)
+{
+	kill_all();
+	agent_flush(&in->agent, LAST_WORDS_MS);
+	system_power_off();
+}
+
+/* What happened, to the host and to the console; then the machine is off. */
+static _Noreturn _printf_(2, 3) void fail(struct init *in, const char *fmt, ...)
+{
+	char text[600];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	agent_event(&in->agent, "error", "%s", text);
+	if (in->kmsg >= 0)
+		dprintf(in->kmsg, "<2>init: %s\n", text);
+	finish(in);
+}
+
+static void stop(struct init *in)
+{
+	if (in->stopping)
+		return;
+	in->stopping = true;
+	if (in->tor <= 0)
+		finish(in);
+	if (tor_ask_to_stop(in->tor_control) < 0)
+		kill(in->tor, SIGKILL);
+	in->tor_kill_ms = system_now_ms() + STOP_TOR_MS;
+}
+
+/* --- the loop's helpers --- */
+
+static void watch(struct init *in, int fd, uint32_t events, enum tag tag)
+{
+	struct epoll_event event = { .events = events, .data.u32 = tag };
+
+	if (epoll_ctl(in->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+		fail(in, "cannot watch descriptor %d: %s", fd, strerror(errno));
+}
+
+static void stage(struct init *in, const char *name)
+{
+	agent_stage(&in->agent, name);
+	agent_pump(&in->agent);
+}
+
+static void pump_relay(struct init *in)
+{
+	if (in->relay.port < 0)
+		return;
+	relay_pump(&in->relay, in->tor > 0);
+	in->relay_retry_ms =
+		in->relay.retry ? system_now_ms() + RELAY_RETRY_MS : 0;
+}
+
+static void relay_changed(void *userdata, bool connected)
+{
+	struct init *in = userdata;
+
+	agent_event(&in->agent, "torctl", connected ? "connected" : "closed");
+}
+
+static void send_memory(struct init *in)
+{
+	char text[64];
+	long total, available;
+
+	if (system_memory(&total, &available) < 0)
+		return;
+	snprintf(text, sizeof(text), "%ld %ld", total, available);
+	agent_chatter(&in->agent, "memory", text);
+}
+
+static void set_clock(struct init *in, int64_t seconds, long nanoseconds)
+{
+	struct timespec old,
+		new = { .tv_sec = seconds, .tv_nsec = nanoseconds };
+
+	clock_gettime(CLOCK_REALTIME, &old);
+	if (clock_settime(CLOCK_REALTIME, &new) < 0) {
+		agent_event(&in->agent, "warning", "cannot set the clock: %s",
+			    strerror(errno));
+		return;
+	}
+	in->clock_set = true;
+	agent_event(&in->agent, "clock", "%lld",
+		    (long long)(new.tv_sec - old.tv_sec) * 1000 +
+			    (new.tv_nsec - old.tv_nsec) / 1000000);
+}
+
+static void hear(void *userdata, const struct host_message *message)
+{
+	struct init *in = userdata;
+
+	switch (message->type) {
+	case HOST_MESSAGE_HELLO: break;
+	case HOST_MESSAGE_TIME:
+		set_clock(in, message->seconds, message->nanoseconds);
+		break;
+	case HOST_MESSAGE_PING: agent_pong(&in->agent, message->token); break;
+	case HOST_MESSAGE_POWEROFF: stop(in); break;
+	}
+}
+
+/* --- Tor --- */
+
+static void start_tor(struct init *in)
+{
+	struct error e = ERROR_NULL(e);
+
+	in->tor_start_ms = 0;
+	in->tor = tor_start(&in->tor_output, &e);
+	if (in->tor < 0)
+		fail(in, "%s", e.text);
+	in->tor_lines = (struct line_reader){ 0 };
+	watch(in, in->tor_output, EPOLLIN, TAG_TOR_OUTPUT);
+	stage(in, "tor-start");
+	in->tor_ready_poll_ms = system_now_ms() + READY_POLL_MS;
+}
+
+static void look_whether_ready(struct init *in)
+{
+	in->tor_control = tor_connect();
+	if (in->tor_control < 0) {
+		in->tor_ready_poll_ms = system_now_ms() + READY_POLL_MS;
+		return;
+	}
+	in->tor_ready_poll_ms = 0;
+	stage(in, "ready");
+	send_memory(in);
+	if (!in->memory_ms)
+		in->memory_ms = system_now_ms() + MEMORY_PERIOD_MS;
+	pump_relay(in);
+}
+
+static void relay_tor_line(void *userdata, char *line, bool cut)
+{
+	struct init *in = userdata;
+
+	agent_chatter(&in->agent, "tor", line);
+}
+
+/* Return: whether there may be more */
+static bool read_tor_output(struct init *in)
+{
+	char buf[4096];
+	ssize_t n = read(in->tor_output, buf, sizeof(buf));
+
+	if (n > 0) {
+		line_reader_push(&in->tor_lines, buf, (size_t)n, relay_tor_line,
+				 in);
+		return true;
+	}
+	if (n < 0 && errno == EAGAIN)
+		return false;
+	/* It closed its output; its exit follows. */
+	close(in->tor_output);
+	in->tor_output = -1;
+	return false;
+}
+
+static void tor_ended(struct init *in, int status)
+{
+	struct error e = ERROR_NULL(e);
+	int pause;
+
+	in->tor = 0;
+	in->tor_ready_poll_ms = 0;
+	closep(&in->tor_control);
+	in->tor_control = -1;
+
+	/* Its last words, then whatever it had started. */
+	while (in->tor_output >= 0 && read_tor_output(in))
+		;
+	line_reader_end(&in->tor_lines, relay_tor_line, in);
+	closep(&in->tor_output);
+	in->tor_output = -1;
+	kill(-1, SIGKILL);
+
+	pause = exits_add(&in->exits, system_now_ms());
+	if (WIFEXITED(status))
+		agent_event(&in->agent, "tor-exit", "exit %d %u",
+			    WEXITSTATUS(status), in->exits.count);
+	else
+		agent_event(&in->agent, "tor-exit", "signal %d %u",
+			    WTERMSIG(status), in->exits.count);
+	pump_relay(in);
+
+	if (in->stopping)
+		finish(in);
+	if (in->config.state_disk && state_disk_probe(&e) < 0) {
+		agent_state_disk(&in->agent, e.text);
+		finish(in);
+	}
+	if (pause < 0)
+		fail(in,
+		     "Tor ended %d times within %d s; its log says why. The "
+		     "VM powers off",
+		     EXITS_LIMIT, EXITS_WINDOW_MS / 1000);
+	in->tor_start_ms = system_now_ms() + pause;
+}
+
+static void handle_signals(struct init *in)
+{
+	struct signalfd_siginfo info;
+	int status;
+	pid_t pid;
+
+	while (read(in->signals, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		if (info.ssi_signo != SIGCHLD)
+			stop(in);
+	/* One SIGCHLD may stand for many. */
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (pid == in->tor)
+			tor_ended(in, status);
+}
+
+/* --- the loop --- */
+
+static void run_timers(struct init *in)
+{
+	long long now = system_now_ms();
+
+	if (in->tor_kill_ms && now >= in->tor_kill_ms) {
+		in->tor_kill_ms = 0;
+		kill(in->tor, SIGKILL);
+	}
+	if (in->tor_start_ms && now >= in->tor_start_ms)
+		start_tor(in);
+	if (in->tor_ready_poll_ms && now >= in->tor_ready_poll_ms)
+		look_whether_ready(in);
+	if (in->relay_retry_ms && now >= in->relay_retry_ms)
+		pump_relay(in);
+	if (in->memory_ms && now >= in->memory_ms) {
+		in->memory_ms = now + MEMORY_PERIOD_MS;
+		send_memory(in);
+	}
+}
+
+/* Milliseconds until the first timer, at most until @until_ms; -1: none */
+static int next_timeout(const struct init *in, long long until_ms)
+{
+	const long long times[] = {
+		in->tor_kill_ms,    in->tor_start_ms, in->tor_ready_poll_ms,
+		in->relay_retry_ms, in->memory_ms,    until_ms,
+	};
+	long long first = 0, left;
+
+	for (size_t i = 0; i < ARRAY_SIZE(times); i++)
+		if (times[i] && (!first || times[i] < first))
+			first = times[i];
+	if (!first)
+		return -1;
+	left = first - system_now_ms();
+	return left > 0 ? (int)left : 0;
+}
+
+/* One round: waits for an event or a timer, at most until @until_ms (0: no
+ * limit). */
+static void run_once(struct init *in, long long until_ms)
+{
+	struct epoll_event events[8];
+	int n;
+
+	agent_pump(&in->agent);
+	n = epoll_wait(in->epoll, events, ARRAY_SIZE(events),
+		       next_timeout(in, until_ms));
+	if (n < 0 && errno != EINTR)
+		fail(in, "cannot wait for events: %s", strerror(errno));
+	for (int i = 0; i < n; i++) {
+		switch ((enum tag)events[i].data.u32) {
+		case TAG_SIGNAL: handle_signals(in); break;
+		case TAG_AGENT: agent_pump(&in->agent); break;
+		case TAG_RELAY_PORT:
+		case TAG_RELAY_TOR: pump_relay(in); break;
+		case TAG_TOR_OUTPUT:
+			/* It may have been closed earlier in this round. */
+			if (in->tor_output >= 0)
+				read_tor_output(in);
+			break;
+		case TAG_BUTTON:
+			if (buttons_pressed(&in->buttons))
+				stop(in);
+			break;
+		}
+	}
+	run_timers(in);
+}
+
+/* --- the boot --- */
+
+/* Descriptors 0 to 2 are taken, whatever the kernel found as a console. */
+static void take_standard_fds(struct init *in)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd < 2);
+	for (int i = 0; i < 3; i++)
+		dup2(fd, i);
+	if (fd > 2)
+		close(fd);
+	in->kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+}
+
+static void set_up_loop(struct init *in, const sigset_t *signals)
+{
+	in->epoll = epoll_create1(EPOLL_CLOEXEC);
+	in->signals = signalfd(-1, signals, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (in->epoll < 0 || in->signals < 0)
+		fail(in, "cannot set up the event loop: %s", strerror(errno));
+	watch(in, in->signals, EPOLLIN, TAG_SIGNAL);
+}
+
+static void optional_module_failed(void *userdata, const char *text)
+{
+	struct init *in = userdata;
+
+	agent_event(&in->agent, "warning", "%s", text);
+}
+
+static void open_ports(struct init *in)
+{
+	int r = agent_open(&in->agent);
+
+	if (r < 0)
+		fail(in, "there is no port %s: %s", GUEST_PORT_AGENT,
+		     strerror(-r));
+	watch(in, in->agent.fd, EPOLLIN | EPOLLOUT | EPOLLET, TAG_AGENT);
+	r = relay_init(&in->relay, in->epoll, TAG_RELAY_TOR, relay_changed, in);
+	if (r < 0)
+		fail(in, "there is no port %s: %s", GUEST_PORT_TORCTL,
+		     strerror(-r));
+	watch(in, in->relay.port, EPOLLIN | EPOLLOUT | EPOLLET, TAG_RELAY_PORT);
+}
+
+static void configure(struct init *in)
+{
+	static char text[GUEST_FILE_MAX];
+	struct error e = ERROR_NULL(e);
+	int len = system_read_fw_cfg(GUEST_FW_CFG_CONFIG, text, &e);
+
+	if (len < 0 ||
+	    guest_config_parse(text, (size_t)len, &in->config, &e) < 0)
+		fail(in, "%s", e.text);
+	len = system_read_fw_cfg(GUEST_FW_CFG_TORRC, text, &e);
+	if (len < 0 ||
+	    guest_torrc_check(text, (size_t)len, in->config.state_disk, &e) < 0)
+		fail(in, "%s", e.text);
+	if (tor_prepare(text, (size_t)len, !in->config.state_disk, &e) < 0)
+		fail(in, "%s", e.text);
+	explicit_bzero(text, sizeof(text));
+}
+
+static void mount_state_disk(struct init *in)
+{
+	struct error e = ERROR_NULL(e);
+
+	if (in->config.state_disk) {
+		if (state_disk_mount(&e) < 0) {
+			agent_state_disk(&in->agent, e.text);
+			finish(in);
+		}
+		agent_state_disk(&in->agent, NULL);
+	}
+	stage(in, "state-disk");
+}
+
+static void wait_for_clock(struct init *in)
+{
+	long long until = system_now_ms() + CLOCK_WAIT_MS;
+
+	while (!in->clock_set && system_now_ms() < until)
+		run_once(in, until);
+	if (!in->clock_set && in->config.time_s >= 0)
+		set_clock(in, in->config.time_s + system_now_ms() / 1000, 0);
+	stage(in, "clock");
+}
+
+static void boot(struct init *in, const sigset_t *signals)
+{
+	struct error e = ERROR_NULL(e);
+
+	agent_init(&in->agent, hear, in);
+	if (system_mount(&e) < 0)
+		fail(in, "%s", e.text);
+	take_standard_fds(in);
+	set_up_loop(in, signals);
+	stage(in, "mounts");
+
+	if (system_load_modules(optional_module_failed, in, &e) < 0) {
+		/* The console's and the ports' drivers may be there already. */
+		agent_open(&in->agent);
+		fail(in, "%s", e.text);
+	}
+	open_ports(in);
+	stage(in, "modules");
+
+	configure(in);
+	stage(in, "config");
+
+	/* The firewall is there before any link is up. */
+	if (network_name_links(&e) < 0 || system_tune(&e) < 0 ||
+	    firewall_load(&in->config, &e) < 0)
+		fail(in, "%s", e.text);
+	stage(in, "firewall");
+	if (network_up(&in->config, &e) < 0)
+		fail(in, "%s", e.text);
+	stage(in, "network");
+
+	mount_state_disk(in);
+	if (buttons_open(&in->buttons, in->epoll, TAG_BUTTON) == 0)
+		agent_event(&in->agent, "warning",
+			    "there is no power button: system_powerdown will "
+			    "not be seen");
+	wait_for_clock(in);
+
+	if (system_lock_down(&e) < 0)
+		fail(in, "%s", e.text);
+	stage(in, "lockdown");
+	start_tor(in);
+}
+
+int main(void)
+{
+	sigset_t all, ours;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	sigemptyset(&ours);
+	sigaddset(&ours, SIGCHLD);
+	sigaddset(&ours, SIGINT); /* what Ctrl-Alt-Del is after the next call */
+	sigaddset(&ours, SIGTERM);
+	sigaddset(&ours, SIGPWR);
+
+	if (getpid() != 1) {
+		fputs("init: this is PID 1 of TorVM's guest; it does nothing "
+		      "on a host\n",
+		      stderr);
+		return 2;
+	}
+	reboot(RB_DISABLE_CAD);
+	umask(022);
+
+	boot(&init, &ours);
+	for (;;)
+		run_once(&init, 0);
+}

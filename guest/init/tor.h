@@ -1,0 +1,40 @@
+/* Starting and ending Tor. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+#define TOR_TORRC "/run/torvm/torrc"
+
+/**
+ * tor_prepare() - Make Tor's folders and write its torrc
+ * @ram_data:	Make its DataDirectory too, on the RAM disk
+ *
+ * Called once.
+ */
+int tor_prepare(const char *torrc, size_t len, bool ram_data, struct error *e);
+
+/**
+ * tor_start() - Start Tor without privileges
+ * @ret_output:	The read end of its output, non-blocking, the caller's
+ *
+ * Return: its process id, or a negative errno. That it cannot be executed is
+ * seen as exit code 127.
+ */
+pid_t tor_start(int *ret_output, struct error *e);
+
+/* Return: a non-blocking connection to Tor's ControlSocket, or a negative
+ * errno. Never blocks. */
+int tor_connect(void);
+
+/**
+ * tor_ask_to_stop() - SIGNAL SHUTDOWN on a control connection
+ * @control:	From tor_connect(), or -1; to be kept open until Tor is gone
+ *
+ * Not a signal of the kernel: Tor's sandbox was seen to leave a random set of
+ * them blocked. Return: 0, or a negative errno: then only SIGKILL is left.
+ */
+int tor_ask_to_stop(int control);
