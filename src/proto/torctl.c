@@ -340,7 +340,7 @@ int torctl_parse_bootstrap(const char *line, struct torctl_bootstrap *ret)
 		    0 ||
 	    text_argument(line, "REASON", ret->reason, sizeof(ret->reason)) <
 		    0 ||
-	    text_argument(line, "HOST", ret->host, sizeof(ret->host)) < 0 ||
+	    text_argument(line, "HOSTID", ret->host, sizeof(ret->host)) < 0 ||
 	    text_argument(line, "HOSTADDR", ret->host_address,
 			  sizeof(ret->host_address)) < 0 ||
 	    text_argument(line, "RECOMMENDATION", recommendation,
