@@ -1,0 +1,39 @@
+#include "config/config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static int check(const char *path)
+{
+	_cleanup_(config_freep) struct config *cfg = NULL;
+	struct error e = ERROR_NULL(e);
+
+	if (config_load(path, &cfg, &e) < 0)
+		return cli_fail(EXIT_CODE_CONFIG, "%s", e.text);
+	printf("%s is good.\n", path);
+	return EXIT_CODE_OK;
+}
+
+static int print_default(void)
+{
+	_cleanup_(config_freep) struct config *cfg = config_new_default();
+	_cleanup_free_ char *text = cfg ? config_render(cfg, true) : NULL;
+
+	if (!text)
+		return cli_fail(EXIT_CODE_FAILED, "out of memory");
+	puts(text);
+	return EXIT_CODE_OK;
+}
+
+int cli_config(const struct cli_args *args)
+{
+	if (!strcmp(args->words[0], "check") && args->n_words == 2)
+		return check(args->words[1]);
+	if (!strcmp(args->words[0], "default") && args->n_words == 1)
+		return print_default();
+	return cli_fail(EXIT_CODE_USAGE,
+			"torvm config: allowed are \"check FILE\" and "
+			"\"default\"");
+}

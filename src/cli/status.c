@@ -1,0 +1,157 @@
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+static void print_json(const struct client_status *status, bool pretty)
+{
+	json_t *json = client_status_to_json(status);
+
+	json_dumpf(json, stdout,
+		   pretty ? JSON_INDENT(2) : JSON_COMPACT | JSON_ENSURE_ASCII);
+	putchar('\n');
+	fflush(stdout);
+	json_decref(json);
+}
+
+static bool is_state(const struct client_status *status, const char *state)
+{
+	return !strcmp(status->state, state);
+}
+
+/* Seconds since an RFC 3339 time of ours, or -1. */
+static int64_t age_of(const char *since)
+{
+	struct tm tm = { 0 };
+	const char *rest = strptime(since, "%Y-%m-%dT%H:%M:%S", &tm);
+	int64_t age;
+
+	if (!rest)
+		return -1;
+	age = (int64_t)time(NULL) - (int64_t)timegm(&tm);
+	return age < 0 ? -1 : age;
+}
+
+static const char *traffic(const struct client_status *status)
+{
+	if (is_state(status, "Running"))
+		return "goes through Tor; everything else is refused";
+	if (is_state(status, CLIENT_STATE_STOPPED) && status->blocked)
+		return "may still be blocked";
+	if (status->blocked)
+		return "is blocked";
+	return "is not protected";
+}
+
+static void print_text(const struct client_status *s)
+{
+	enum cli_colour colour = is_state(s, "Running") ? CLI_GREEN
+				 : s->blocked           ? CLI_YELLOW
+							: CLI_RED;
+	int64_t age = age_of(s->since);
+	char words[600], duration[32];
+
+	cli_describe(s, words, sizeof(words));
+	printf("State      %s%s%s", cli_colour(stdout, colour), s->state,
+	       cli_colour(stdout, CLI_PLAIN));
+	if (age >= 0)
+		printf(" for %s",
+		       cli_duration(age, duration, sizeof(duration)));
+	if (!is_state(s, "Running") && !is_state(s, CLIENT_STATE_STOPPED))
+		printf(" (%s)", words);
+	printf("\nTraffic    %s\n", traffic(s));
+	if (!is_state(s, CLIENT_STATE_STOPPED)) {
+		printf("Tor        %s, %d %%%s%s%s\n",
+		       s->tor_version[0] ? s->tor_version : "not started",
+		       s->bootstrap_percent,
+		       s->bootstrap_summary[0] ? ", " : "",
+		       s->bootstrap_summary,
+		       s->circuit_established ? ", circuit established" : "");
+		if (s->vm_pid > 0)
+			printf("Machine    process %lld%s%s%s%s\n",
+			       (long long)s->vm_pid, s->accel[0] ? ", " : "",
+			       s->accel, s->vm_uptime >= 0 ? ", up " : "",
+			       s->vm_uptime >= 0
+				       ? cli_duration(s->vm_uptime, duration,
+						      sizeof(duration))
+				       : "");
+		printf("Refused    %lld packets\n", (long long)s->refused);
+	}
+	if (s->confirm_left >= 0)
+		printf("Confirm    the network opens again in %lld s unless "
+		       "you run: torvm confirm\n",
+		       (long long)s->confirm_left);
+	if (s->last_error[0])
+		printf("Last error %s\n", s->last_error);
+}
+
+struct watch {
+	bool json;
+	struct client_status last;
+};
+
+static int on_change(void *userdata, const struct client_status *status)
+{
+	struct watch *w = userdata;
+	char words[600], when[16];
+	time_t now = time(NULL);
+	struct tm tm;
+
+	w->last = *status;
+	if (w->json) {
+		print_json(status, false);
+	} else {
+		cli_describe(status, words, sizeof(words));
+		strftime(when, sizeof(when), "%H:%M:%S",
+			 localtime_r(&now, &tm));
+		printf("%s  %-15s %s\n", when, status->state, words);
+		fflush(stdout);
+	}
+	/* The reader has gone: there is nobody to go on for. */
+	return ferror(stdout) ? -EPIPE : 0;
+}
+
+static int stopped(const struct cli_args *args, bool one_line)
+{
+	struct watch w = { .json = args->given & CLI_BIT(JSON) };
+
+	client_status_stopped(cli_runtime_dir(args), &w.last);
+	if (one_line)
+		on_change(&w, &w.last);
+	else if (w.json)
+		print_json(&w.last, true);
+	else
+		print_text(&w.last);
+	return EXIT_CODE_NOT_RUNNING;
+}
+
+int cli_status(const struct cli_args *args)
+{
+	_cleanup_(client_freep) struct client *client = NULL;
+	struct watch w = { .json = args->given & CLI_BIT(JSON) };
+	bool watch = args->given & CLI_BIT(WATCH);
+	struct error e = ERROR_NULL(e);
+	int r;
+
+	r = client_connect(cli_runtime_dir(args), &client, &e);
+	if (r == 0 && watch) {
+		r = client_watch_status(client, on_change, &w, &e);
+		if (r == 0)
+			r = -ESRCH;
+		if (r == -EPIPE)
+			return EXIT_CODE_FAILED;
+	} else if (r == 0) {
+		r = client_get_status(client, &w.last, &e);
+	}
+	if (r == -ESRCH)
+		return stopped(args, watch);
+	if (r < 0)
+		return cli_fail(cli_client_code(r), "%s", e.text);
+	if (w.json)
+		print_json(&w.last, true);
+	else
+		print_text(&w.last);
+	return is_state(&w.last, "Running") ? EXIT_CODE_OK
+					    : EXIT_CODE_NOT_RUNNING;
+}

@@ -1,0 +1,181 @@
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/client.h"
+
+/* A text cut within a UTF-8 character would be no text any more. */
+static void copy_text(char *buf, size_t size, const char *text)
+{
+	size_t n;
+
+	if (str_copy(buf, size, text) == 0)
+		return;
+	n = strlen(buf);
+	while (n > 0 && ((unsigned char)buf[n - 1] & 0xc0) == 0x80)
+		n--;
+	if (n > 0 && (unsigned char)buf[n - 1] >= 0xc0)
+		n--;
+	buf[n] = '\0';
+}
+
+/* Each getter leaves *ok alone on success and clears it on a wrong type. */
+static void get_text(const json_t *object, const char *key, char *buf,
+		     size_t size, bool required, bool *ok)
+{
+	const json_t *value = json_object_get(object, key);
+
+	buf[0] = '\0';
+	if (json_is_string(value))
+		copy_text(buf, size, json_string_value(value));
+	else if (required || (value && !json_is_null(value)))
+		*ok = false;
+}
+
+static int64_t get_int(const json_t *object, const char *key, int64_t absent,
+		       bool required, bool *ok)
+{
+	const json_t *value = json_object_get(object, key);
+
+	if (json_is_integer(value))
+		return json_integer_value(value);
+	if (required || (value && !json_is_null(value)))
+		*ok = false;
+	return absent;
+}
+
+static bool get_bool(const json_t *object, const char *key, bool *ok)
+{
+	const json_t *value = json_object_get(object, key);
+
+	if (!json_is_boolean(value))
+		*ok = false;
+	return json_is_true(value);
+}
+
+static void get_stages(const json_t *object, struct client_status *ret,
+		       bool *ok)
+{
+	json_t *stages = json_object_get(object, "stages");
+	const char *name;
+	json_t *ms;
+
+	if (!json_is_object(stages)) {
+		*ok = false;
+		return;
+	}
+	json_object_foreach (stages, name, ms) {
+		if (!json_is_integer(ms)) {
+			*ok = false;
+			return;
+		}
+		if (ret->n_stages == CLIENT_STAGES_MAX)
+			return;
+		copy_text(ret->stages[ret->n_stages].name,
+			  sizeof(ret->stages[0].name), name);
+		ret->stages[ret->n_stages++].ms = json_integer_value(ms);
+	}
+}
+
+int client_status_from_json(const json_t *json, struct client_status *ret,
+			    struct error *e)
+{
+	const json_t *bootstrap = json_object_get(json, "bootstrap");
+	const json_t *vm = json_object_get(json, "vm");
+	const json_t *tor = json_object_get(json, "tor");
+	bool ok = json_is_object(bootstrap) && json_is_object(vm) &&
+		  json_is_object(tor);
+	int64_t percent;
+
+	memset(ret, 0, sizeof(*ret));
+	get_text(json, "state", ret->state, sizeof(ret->state), true, &ok);
+	get_text(json, "since", ret->since, sizeof(ret->since), false, &ok);
+	ret->blocked = get_bool(json, "blocked", &ok);
+	percent = get_int(bootstrap, "percent", 0, true, &ok);
+	if (percent < 0 || percent > 100)
+		ok = false;
+	ret->bootstrap_percent = ok ? (int)percent : 0;
+	get_text(bootstrap, "tag", ret->bootstrap_tag,
+		 sizeof(ret->bootstrap_tag), false, &ok);
+	get_text(bootstrap, "summary", ret->bootstrap_summary,
+		 sizeof(ret->bootstrap_summary), false, &ok);
+	get_text(json, "accel", ret->accel, sizeof(ret->accel), false, &ok);
+	ret->vm_pid = get_int(vm, "pid", 0, false, &ok);
+	ret->vm_uptime = get_int(vm, "uptime", -1, false, &ok);
+	get_text(tor, "version", ret->tor_version, sizeof(ret->tor_version),
+		 false, &ok);
+	ret->circuit_established = get_bool(tor, "circuit_established", &ok);
+	get_text(json, "last_error", ret->last_error, sizeof(ret->last_error),
+		 false, &ok);
+	ret->confirm_left = get_int(json, "confirm_left", -1, false, &ok);
+	ret->refused = get_int(json, "refused", 0, true, &ok);
+	get_stages(json, ret, &ok);
+	get_text(json, "version", ret->version, sizeof(ret->version), true,
+		 &ok);
+	if (!ok)
+		return error_set(e, -EBADMSG,
+				 "the controller's status is not what this "
+				 "version of torvm (" TORVM_VERSION
+				 ") understands; stop it and start it again "
+				 "with the same version");
+	return 0;
+}
+
+static json_t *text_or_null(const char *text)
+{
+	return text[0] ? json_string(text) : json_null();
+}
+
+static json_t *int_or_null(int64_t value, int64_t absent)
+{
+	return value == absent ? json_null() : json_integer(value);
+}
+
+json_t *client_status_to_json(const struct client_status *s)
+{
+	json_t *stages = json_object();
+
+	for (size_t i = 0; i < s->n_stages; i++)
+		json_object_set_new(stages, s->stages[i].name,
+				    json_integer(s->stages[i].ms));
+	return json_pack(
+		"{s:s, s:o, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
+		" s:{s:o, s:b}, s:o, s:o, s:I, s:o, s:s}",
+		"state", s->state, "since", text_or_null(s->since), "blocked",
+		s->blocked, "bootstrap", "percent", s->bootstrap_percent, "tag",
+		s->bootstrap_tag, "summary", s->bootstrap_summary, "accel",
+		text_or_null(s->accel), "vm", "pid", int_or_null(s->vm_pid, 0),
+		"uptime", int_or_null(s->vm_uptime, -1), "tor", "version",
+		text_or_null(s->tor_version), "circuit_established",
+		s->circuit_established, "last_error",
+		text_or_null(s->last_error), "confirm_left",
+		int_or_null(s->confirm_left, -1), "refused",
+		(json_int_t)s->refused, "stages", stages, "version",
+		s->version);
+}
+
+bool client_leftovers(const char *runtime_dir)
+{
+	_cleanup_free_ char *path = NULL;
+
+	if (asprintf(&path, "%s/journal", runtime_dir) < 0)
+		return false;
+	return access(path, F_OK) == 0;
+}
+
+void client_status_stopped(const char *runtime_dir, struct client_status *ret)
+{
+	*ret = (struct client_status){
+		.state = CLIENT_STATE_STOPPED,
+		.vm_uptime = -1,
+		.confirm_left = -1,
+		.version = TORVM_VERSION,
+	};
+	if (!client_leftovers(runtime_dir))
+		return;
+	ret->blocked = true;
+	str_copy(ret->last_error, sizeof(ret->last_error),
+		 "a controller ended without restoring the network, so traffic "
+		 "may still be blocked; protect it again with \"torvm up\" or "
+		 "open the network with \"torvm recover\"");
+}
