@@ -1,0 +1,180 @@
+#include "broker/restore.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "broker/spawner.h"
+
+#define KILL_TIMEOUT_MS 10000
+
+struct reporter {
+	restore_report_fn fn;
+	void *userdata;
+};
+
+static void say(const struct reporter *r, const char *fmt, ...) _printf_(2, 3);
+static void say(const struct reporter *r, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	if (!r->fn)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	r->fn(r->userdata, text);
+}
+
+static int remove_tap(struct net *net, struct journal *j,
+		      const struct reporter *report, struct error *e)
+{
+	struct error sockets = ERROR_NULL(sockets);
+	int r;
+
+	/* While the TAP is still there: a socket that keeps its address would
+	 * speak from it on the physical link later. */
+	if (net_sockets_destroy(net, j->plan.host_ip, &sockets) < 0)
+		say(report,
+		    "Open connections through Tor could not be closed (%s); "
+		    "they fail when they are next used",
+		    sockets.text);
+	r = net_tap_delete(net, &j->plan, e);
+	if (r < 0)
+		return r;
+	j->up &= ~(uint32_t)BROKER_UP_TAP;
+	say(report, "Removed the network link to the VM, %s", j->plan.tap_name);
+	return 0;
+}
+
+/* Last changed, first restored; those that fail stay in the journal. */
+static void restore_sysctls(struct net *net, struct journal *j,
+			    const struct reporter *report, struct error *e)
+{
+	size_t i, n_failed = 0;
+
+	for (i = j->n_sysctls; i-- > 0;) {
+		struct journal_sysctl s = j->sysctls[i];
+
+		if (net_sysctl_restore(net, s.name, s.old_value, s.new_value,
+				       e) < 0)
+			j->sysctls[JOURNAL_SYSCTLS_MAX - ++n_failed] = s;
+		else
+			say(report, "Set %s back to %s", s.name, s.old_value);
+	}
+	memmove(j->sysctls, j->sysctls + JOURNAL_SYSCTLS_MAX - n_failed,
+		n_failed * sizeof(j->sysctls[0]));
+	j->n_sysctls = n_failed;
+}
+
+int restore_network(struct net *net, int dir_fd, struct journal *j,
+		    bool keep_block, restore_report_fn fn, void *userdata,
+		    struct error *e)
+{
+	struct reporter report = { .fn = fn, .userdata = userdata };
+	struct error blemish = ERROR_NULL(blemish);
+	int r;
+
+	if (j->up & BROKER_UP_TAP) {
+		r = remove_tap(net, j, &report, e);
+		if (r < 0)
+			return r;
+	}
+	if (j->up & BROKER_UP_DNS) {
+		struct error dns = ERROR_NULL(dns);
+
+		/* The settings belong to the link and went with it: at worst
+		 * an answer stays in a cache. */
+		r = net_dns_restore(net, &j->plan, &dns);
+		if (r == 0)
+			say(&report, "Took TorVM out of the DNS settings");
+		else if (r != -EOPNOTSUPP)
+			say(&report, "DNS caches were not flushed: %s",
+			    dns.text);
+		j->up &= ~(uint32_t)BROKER_UP_DNS;
+	}
+	restore_sysctls(net, j, &report, &blemish);
+	if (j->up & BROKER_UP_RULES) {
+		r = net_rules_remove(net, e);
+		if (r < 0)
+			return r;
+		j->up &= ~(uint32_t)BROKER_UP_RULES;
+		say(&report, "Removed the routing rules");
+	}
+	if (keep_block)
+		return RESTORE_DONE;
+	if (j->up & BROKER_UP_FIREWALL) {
+		r = net_firewall_remove(net, e);
+		if (r < 0)
+			return r;
+		j->up &= ~(uint32_t)BROKER_UP_FIREWALL;
+		say(&report,
+		    "Removed the firewall's block: the network is open");
+	}
+	if (dir_fd < 0)
+		return RESTORE_DONE; /* no directory, no journal */
+	if (j->n_sysctls > 0) {
+		journal_write(dir_fd, j, NULL);
+		error_set(e, blemish.code,
+			  "the network is open again, but %s; when that is "
+			  "mended: torvm recover",
+			  blemish.text);
+		return RESTORE_BLEMISHED;
+	}
+	r = journal_remove(dir_fd);
+	if (r < 0)
+		return error_set(e, r,
+				 "everything is restored, but the journal "
+				 "cannot be removed: %s",
+				 strerror(-r));
+	return RESTORE_DONE;
+}
+
+void restore_assume(struct journal *ret)
+{
+	*ret = (struct journal){
+		.plan = { .tap_name = "torvm0" },
+		.up = BROKER_UP_FIREWALL | BROKER_UP_RULES | BROKER_UP_TAP |
+		      BROKER_UP_DNS,
+	};
+	inet_pton(AF_INET, "10.10.10.2", &ret->plan.host_ip);
+	inet_pton(AF_INET, "10.10.10.1", &ret->plan.vm_ip);
+}
+
+int restore_kill_vm(pid_t pid, uint64_t started, struct error *e)
+{
+	_cleanup_close_ int pidfd = -1;
+	struct pollfd p;
+
+	if (pid <= 1)
+		return 0;
+	/* First the pidfd, then the look at the start time: what the pidfd
+	 * names cannot become another process in between. */
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pidfd < 0) {
+		if (errno == ESRCH)
+			return 0;
+		return error_set(e, -errno, "pidfd_open: %s", strerror(errno));
+	}
+	if (process_start_time(pid) != started)
+		return 0;
+	if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0)
+		return errno == ESRCH
+			       ? 0
+			       : error_set(e, -errno,
+					   "QEMU (pid %d) cannot be killed: %s",
+					   pid, strerror(errno));
+	p = (struct pollfd){ .fd = pidfd, .events = POLLIN };
+	if (poll(&p, 1, KILL_TIMEOUT_MS) != 1)
+		return error_set(e, -ETIMEDOUT,
+				 "QEMU (pid %d) does not die; nothing else was "
+				 "changed",
+				 pid);
+	return 1;
+}

@@ -1,0 +1,203 @@
+/*
+ * The broker's sandbox.
+ *
+ * Theory of operation: two named stages, in this order because the second one
+ * forbids the first one's calls.
+ *
+ * 1. Capabilities. CAP_NET_ADMIN for netlink, TAP and sysctls, CAP_KILL for
+ *    QEMU, which has another uid. No CAP_DAC_OVERRIDE and no CAP_CHOWN: the
+ *    files that are touched from here on lie in directories of root. No
+ *    CAP_SYS_PTRACE: what needs a look at another user's process is looked at
+ *    before. The bounding set and no_new_privs make it final.
+ * 2. seccomp, an allow-list. No exec, no fork, no ptrace, no mount, no change
+ *    of users, no kernel modules, no bpf, no io_uring. A call outside kills
+ *    the process: the kernel keeps the block, the spawner's children die, and
+ *    the service manager or `torvm recover` takes it from there. The audit log
+ *    names the call.
+ */
+#include "broker/sandbox.h"
+
+#include <cap-ng.h>
+#include <errno.h>
+#include <seccomp.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+static const char *const allowed[] = {
+	/* memory, time, the C library */
+	"brk",
+	"mmap",
+	"mmap2",
+	"munmap",
+	"mremap",
+	"mprotect",
+	"madvise",
+	"futex",
+	"rseq",
+	"set_robust_list",
+	"getrandom",
+	"clock_gettime",
+	"clock_gettime64",
+	"clock_getres",
+	"clock_nanosleep",
+	"nanosleep",
+	"gettimeofday",
+	"time",
+	"uname",
+	"sysinfo",
+	"prlimit64",
+	"getrlimit",
+	"restart_syscall",
+	"exit",
+	"exit_group",
+	/* who we are */
+	"getpid",
+	"gettid",
+	"getppid",
+	"getuid",
+	"geteuid",
+	"getgid",
+	"getegid",
+	"getresuid",
+	"getresgid",
+	"getgroups",
+	"capget",
+	/* files: journal, sysctls, the TAP's device node */
+	"openat",
+	"open",
+	"read",
+	"pread64",
+	"readv",
+	"write",
+	"pwrite64",
+	"writev",
+	"close",
+	"close_range",
+	"lseek",
+	"_llseek",
+	"fstat",
+	"fstat64",
+	"stat",
+	"stat64",
+	"lstat",
+	"lstat64",
+	"newfstatat",
+	"fstatat64",
+	"statx",
+	"statfs",
+	"fstatfs",
+	"access",
+	"faccessat",
+	"faccessat2",
+	"readlink",
+	"readlinkat",
+	"getdents64",
+	"fsync",
+	"fdatasync",
+	"ftruncate",
+	"renameat",
+	"renameat2",
+	"rename",
+	"unlink",
+	"unlinkat",
+	"rmdir",
+	"umask",
+	"fcntl",
+	"fcntl64",
+	"flock",
+	"dup",
+	"dup2",
+	"dup3",
+	"ioctl",
+	"pipe2",
+	"memfd_create",
+	/* sockets: netlink, D-Bus, the channels */
+	"socket",
+	"socketpair",
+	"bind",
+	"listen",
+	"connect",
+	"accept4",
+	"getsockname",
+	"getpeername",
+	"getsockopt",
+	"setsockopt",
+	"sendto",
+	"sendmsg",
+	"sendmmsg",
+	"recvfrom",
+	"recvmsg",
+	"recvmmsg",
+	"shutdown",
+	/* waiting */
+	"poll",
+	"ppoll",
+	"ppoll_time64",
+	"select",
+	"pselect6",
+	"epoll_create1",
+	"epoll_ctl",
+	"epoll_wait",
+	"epoll_pwait",
+	"eventfd2",
+	"timerfd_create",
+	"timerfd_settime",
+	"signalfd4",
+	/* processes: QEMU by its pidfd, the spawner's end, signals */
+	"pidfd_send_signal",
+	"wait4",
+	"waitid",
+	"rt_sigaction",
+	"rt_sigprocmask",
+	"rt_sigreturn",
+	"sigreturn",
+	"sigaltstack",
+	"tgkill",
+	"kill",
+};
+
+static int drop_capabilities(struct error *e)
+{
+	capng_clear(CAPNG_SELECT_BOTH);
+	capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED,
+		      CAP_NET_ADMIN, CAP_KILL, -1);
+	if (capng_apply(CAPNG_SELECT_BOTH) < 0)
+		return error_set(e, -EPERM,
+				 "the broker's capabilities cannot be bounded; "
+				 "nothing was changed");
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return error_set(e, -errno, "no_new_privs: %s",
+				 strerror(errno));
+	return 0;
+}
+
+static int filter_calls(struct error *e)
+{
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int r = filter ? 0 : -ENOMEM;
+	size_t i;
+
+	for (i = 0; r == 0 && i < ARRAY_SIZE(allowed); i++) {
+		int nr = seccomp_syscall_resolve_name(allowed[i]);
+
+		/* Negative: not a call of this architecture. */
+		if (nr >= 0)
+			r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, nr, 0);
+	}
+	if (r == 0)
+		r = seccomp_load(filter);
+	seccomp_release(filter);
+	if (r < 0)
+		return error_set(e, r,
+				 "the system call filter cannot be installed "
+				 "(%s); does the kernel have seccomp?",
+				 strerror(-r));
+	return 0;
+}
+
+int sandbox_enter(struct error *e)
+{
+	int r = drop_capabilities(e);
+
+	return r < 0 ? r : filter_calls(e);
+}

@@ -1,0 +1,45 @@
+#include "broker/supervise.h"
+
+#include <sys/wait.h>
+
+#include "daemon/fds.h"
+
+enum supervise_action supervise_engine_end(const struct broker *b,
+					   int wait_status, int *ret_exit_code)
+{
+	bool documented = WIFEXITED(wait_status) &&
+			  WEXITSTATUS(wait_status) <= EXIT_CODE_TIMEOUT;
+
+	*ret_exit_code =
+		documented ? WEXITSTATUS(wait_status) : EXIT_CODE_FAILED;
+	if (b->unblocked) {
+		/* The network is open, however the engine ended after that. */
+		if (b->blemished)
+			*ret_exit_code = EXIT_CODE_RESTORE;
+		else if (!documented)
+			*ret_exit_code = EXIT_CODE_OK;
+		return SUPERVISE_EXIT;
+	}
+	if (b->stopping && (b->blocked || b->adopted))
+		return SUPERVISE_RESTORE;
+	if (b->blocked)
+		return SUPERVISE_RESTART;
+	/* Nothing was changed by this controller. What an earlier one left, if
+	 * anything, stays in place: only a stop opens the network. */
+	if (b->stopping)
+		*ret_exit_code = EXIT_CODE_OK;
+	return SUPERVISE_EXIT;
+}
+
+int64_t supervise_delay_ms(struct supervise_backoff *backoff, int64_t now_ms)
+{
+	int64_t *slot = &backoff->starts_ms[backoff->n % SUPERVISE_BURST];
+	int64_t delay_ms = SUPERVISE_QUICK_DELAY_MS;
+
+	if (backoff->n >= SUPERVISE_BURST &&
+	    now_ms - *slot < SUPERVISE_BURST_MS)
+		delay_ms = SUPERVISE_SLOW_DELAY_MS;
+	*slot = now_ms + delay_ms;
+	backoff->n++;
+	return delay_ms;
+}
