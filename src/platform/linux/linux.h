@@ -109,13 +109,18 @@ int firewall_probe(struct net *net, const struct net_plan *plan,
 
 /* --- rules.c --- */
 
-int rules_precheck(struct net *net, const struct net_plan *plan,
-		   struct error *e);
-/* Whether every rule of ours is there. */
+int rules_precheck(struct net *net, struct error *e);
+/* Whether every rule of ours, and table T, is as net_rules_add() makes it. */
 bool rules_complete(struct net *net, const struct net_plan *plan);
-/* The default route of table T, if the TAP is up. */
-int routes_add(struct net *net, const struct net_plan *plan, int ifindex,
-	       struct error *e);
+
+/* --- route.c --- */
+
+/* Brings table T to what the TAP's state and the inner bridges ask for. */
+int routes_sync(struct net *net, const struct net_plan *plan, struct error *e);
+bool routes_complete(struct net *net, const struct net_plan *plan);
+int routes_remove(struct net *net, struct error *e);
+int routes_precheck(struct net *net, const struct net_plan *plan,
+		    struct error *e);
 
 /* --- tap.c --- */
 

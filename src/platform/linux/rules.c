@@ -14,15 +14,15 @@
  * nowhere and the rules below it are read: both fail closed. No route of the
  * host's tables is touched, and none of them, however specific, comes first.
  *
+ * T itself is route.c's.
+ *
  * Ours are known by their protocol number; a rule of it that is not wanted (an
  * earlier run with another user) is deleted before the new ones are added.
  */
 #include "platform/linux/linux.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/fib_rules.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,7 +225,6 @@ int net_rules_add(struct net *net, const struct net_plan *plan, struct error *e)
 {
 	struct rule wanted[WANTED];
 	struct rules rules;
-	struct net_link tap;
 	int r;
 
 	wanted_rules(plan, wanted);
@@ -253,134 +252,7 @@ int net_rules_add(struct net *net, const struct net_plan *plan, struct error *e)
 	if (r < 0)
 		return r;
 	net->rules = true;
-	/* A repair: the default route of T goes when somebody flushes it. */
-	if (net->tap == NET_TAP_CONFIGURED &&
-	    link_read(net, plan->tap_name, &tap) == 0 && (tap.flags & IFF_UP))
-		r = routes_add(net, plan, tap.index, e);
-	return r;
-}
-
-struct routes {
-	struct route {
-		uint32_t dst, gateway; /* network byte order */
-		uint32_t table, oif;
-		uint8_t dst_len, type, protocol, family;
-	} *v;
-	size_t n;
-};
-
-static int on_route(const struct nlmsghdr *nlh, void *data)
-{
-	const struct rtmsg *rtm = mnl_nlmsg_get_payload(nlh);
-	struct routes *routes = data;
-	const struct nlattr *attr;
-	struct route *grown, route = {
-		.table = rtm->rtm_table,
-		.dst_len = rtm->rtm_dst_len,
-		.type = rtm->rtm_type,
-		.protocol = rtm->rtm_protocol,
-		.family = rtm->rtm_family,
-	};
-
-	if (nlh->nlmsg_type != RTM_NEWROUTE || (rtm->rtm_flags & RTM_F_CLONED))
-		return MNL_CB_OK;
-	mnl_attr_for_each(attr, nlh, sizeof(*rtm))
-	{
-		switch (mnl_attr_get_type(attr)) {
-		case RTA_TABLE: route.table = mnl_attr_get_u32(attr); break;
-		case RTA_OIF: route.oif = mnl_attr_get_u32(attr); break;
-		case RTA_DST:
-			if (rtm->rtm_family == AF_INET)
-				route.dst = mnl_attr_get_u32(attr);
-			break;
-		case RTA_GATEWAY:
-			if (rtm->rtm_family == AF_INET)
-				route.gateway = mnl_attr_get_u32(attr);
-			break;
-		}
-	}
-	grown = array_grow(routes->v, routes->n, sizeof(*routes->v));
-	if (!grown) {
-		errno = ENOMEM;
-		return MNL_CB_ERROR;
-	}
-	routes->v = grown;
-	routes->v[routes->n++] = route;
-	return MNL_CB_OK;
-}
-
-static int routes_read(struct net *net, struct routes *ret)
-{
-	struct rtmsg rtm = { .rtm_family = AF_INET };
-	struct nlmsghdr *nlh;
-
-	*ret = (struct routes){ 0 };
-	nlh = netlink_message(net, RTM_GETROUTE, 0, &rtm, sizeof(rtm));
-	return netlink_dump(net, net->route, nlh, on_route, ret, &ret->n);
-}
-
-int routes_add(struct net *net, const struct net_plan *plan, int ifindex,
-	       struct error *e)
-{
-	struct rtmsg rtm = {
-		.rtm_family = AF_INET,
-		.rtm_table = RT_TABLE_UNSPEC,
-		.rtm_protocol = NET_ROUTE_PROTOCOL,
-		.rtm_scope = RT_SCOPE_UNIVERSE,
-		.rtm_type = RTN_UNICAST,
-		/* The TAP's address makes no connected route. */
-		.rtm_flags = RTNH_F_ONLINK,
-	};
-	struct nlmsghdr *nlh;
-	int r;
-
-	nlh = netlink_message(net, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE,
-			      &rtm, sizeof(rtm));
-	mnl_attr_put_u32(nlh, RTA_TABLE, NET_ROUTE_TABLE);
-	mnl_attr_put_u32(nlh, RTA_OIF, (uint32_t)ifindex);
-	mnl_attr_put_u32(nlh, RTA_GATEWAY, plan->vm_ip.s_addr);
-	mnl_attr_put_u32(nlh, RTA_PREFSRC, plan->host_ip.s_addr);
-	r = netlink_do(net, net->route, nlh);
-	if (r < 0)
-		return error_set(e, r,
-				 "cannot add the default route by %s to table "
-				 "%d: %s",
-				 plan->tap_name, NET_ROUTE_TABLE, strerror(-r));
-	return 0;
-}
-
-static int routes_remove(struct net *net, struct error *e)
-{
-	struct routes routes;
-	int r;
-
-	r = routes_read(net, &routes);
-	for (size_t i = 0; r == 0 && i < routes.n; i++) {
-		const struct route *route = &routes.v[i];
-		struct rtmsg rtm = {
-			.rtm_family = AF_INET,
-			.rtm_dst_len = route->dst_len,
-			.rtm_protocol = NET_ROUTE_PROTOCOL,
-			.rtm_scope = RT_SCOPE_NOWHERE,
-		};
-		struct nlmsghdr *nlh;
-
-		if (route->table != NET_ROUTE_TABLE ||
-		    route->protocol != NET_ROUTE_PROTOCOL)
-			continue;
-		nlh = netlink_message(net, RTM_DELROUTE, 0, &rtm, sizeof(rtm));
-		mnl_attr_put_u32(nlh, RTA_TABLE, NET_ROUTE_TABLE);
-		if (route->dst_len)
-			mnl_attr_put_u32(nlh, RTA_DST, route->dst);
-		r = netlink_do(net, net->route, nlh);
-		if (r == -ESRCH)
-			r = 0;
-	}
-	free(routes.v);
-	if (r < 0)
-		return error_set(e, r, "cannot empty the routing table %d: %s",
-				 NET_ROUTE_TABLE, strerror(-r));
-	return 0;
+	return routes_sync(net, plan, e);
 }
 
 int net_rules_remove(struct net *net, struct error *e)
@@ -402,8 +274,7 @@ bool rules_complete(struct net *net, const struct net_plan *plan)
 {
 	struct rule wanted[WANTED];
 	struct rules rules;
-	struct routes routes = { 0 };
-	bool have[2] = { false, false }, complete = true, route = false;
+	bool have[2] = { false, false }, complete = true;
 	int r;
 
 	wanted_rules(plan, wanted);
@@ -416,24 +287,12 @@ bool rules_complete(struct net *net, const struct net_plan *plan)
 		    !contains(rules.v, rules.n, &wanted[i]))
 			complete = false;
 	free(rules.v);
-	if (r == 0 && complete && net->tap == NET_TAP_CONFIGURED) {
-		r = routes_read(net, &routes);
-		for (size_t i = 0; i < routes.n; i++)
-			route |= routes.v[i].table == NET_ROUTE_TABLE &&
-				 routes.v[i].dst_len == 0 &&
-				 routes.v[i].gateway == plan->vm_ip.s_addr;
-		complete = route;
-		free(routes.v);
-	}
-	return r == 0 && complete && have[0];
+	return r == 0 && complete && have[0] && routes_complete(net, plan);
 }
 
-int rules_precheck(struct net *net, const struct net_plan *plan,
-		   struct error *e)
+int rules_precheck(struct net *net, struct error *e)
 {
-	const uint32_t mask = htonl(0xfffffffc);
 	struct rules rules;
-	struct routes routes;
 	int r;
 
 	r = rules_read(net, &rules);
@@ -457,35 +316,5 @@ int rules_precheck(struct net *net, const struct net_plan *plan,
 			      rule->family == AF_INET6 ? " -6" : "");
 	}
 	free(rules.v);
-	if (r < 0)
-		return r;
-	r = routes_read(net, &routes);
-	if (r < 0)
-		return error_set(e, r, "cannot list the routes: %s",
-				 strerror(-r));
-	for (size_t i = 0; i < routes.n && r == 0; i++) {
-		const struct route *route = &routes.v[i];
-		char name[IF_NAMESIZE] = "";
-
-		if (route->protocol == NET_ROUTE_PROTOCOL)
-			continue;
-		if_indextoname(route->oif, name);
-		if (route->table == NET_ROUTE_TABLE)
-			r = error_set(e, -EBUSY,
-				      "routing table %d is in use by another "
-				      "program: empty it (ip route flush table "
-				      "%d) and start again",
-				      NET_ROUTE_TABLE, NET_ROUTE_TABLE);
-		else if (route->dst_len >= 30 &&
-			 (route->dst & mask) == (plan->vm_ip.s_addr & mask) &&
-			 strcmp(name, plan->tap_name) != 0)
-			r = error_set(
-				e, -EADDRINUSE,
-				"the network of the TAP is in use on %s: "
-				"set network.host_ip and network.vm_ip to "
-				"another /30 in the configuration",
-				name[0] ? name : "another link");
-	}
-	free(routes.v);
 	return r;
 }

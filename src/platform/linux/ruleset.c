@@ -359,15 +359,21 @@ static void accept_mark(struct nft_batch *b, const struct net_plan *plan)
 	verdict(b, NF_ACCEPT);
 }
 
+static bool is_inner_bridge(const struct ruleset *rs,
+			    const struct net_link *link)
+{
+	return !link->master &&
+	       link_reach(rs->links, link, rs->plan->tap_name) ==
+		       LINK_REACH_INNER;
+}
+
 /* Traffic of this host with its own containers and guests stays on it. */
 static void accept_inner(struct nft_batch *b, const struct ruleset *rs)
 {
 	for (size_t i = 0; i < rs->links->n; i++) {
 		const struct net_link *link = &rs->links->v[i];
 
-		if (strcmp(link->kind, "bridge") != 0 ||
-		    link_reach(rs->links, link, rs->plan->tap_name) !=
-			    LINK_REACH_INNER)
+		if (!is_inner_bridge(rs, link))
 			continue;
 		nft_rule(b, "a bridge without a port that leads out");
 		nft_meta(b, NFT_META_OIF);
@@ -415,9 +421,22 @@ static void add_output_chain(struct nft_batch *b, const struct ruleset *rs)
 	jump(b, "refuse");
 }
 
-static void add_forward_chain(struct nft_batch *b)
+static void add_forward_chain(struct nft_batch *b, const struct ruleset *rs)
 {
 	base_chain(b, "forward", NF_INET_FORWARD, -10, NF_ACCEPT);
+	/* br_netfilter sends bridged packets through here. */
+	for (size_t i = 0; i < rs->links->n; i++) {
+		const struct net_link *link = &rs->links->v[i];
+
+		if (!is_inner_bridge(rs, link))
+			continue;
+		nft_rule(b, "within a bridge without a port that leads out");
+		nft_meta(b, NFT_META_IIF);
+		nft_cmp_u32(b, NFT_CMP_EQ, (uint32_t)link->index);
+		nft_meta(b, NFT_META_OIF);
+		nft_cmp_u32(b, NFT_CMP_EQ, (uint32_t)link->index);
+		verdict(b, NF_ACCEPT);
+	}
 	nft_rule(b, NULL);
 	nft_count(b, counter_names[RULESET_REFUSED_FORWARD]);
 	jump(b, "refuse_forward");
@@ -556,7 +575,7 @@ void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 		add_mark_chain(b, rs->plan);
 	}
 	add_output_chain(b, rs);
-	add_forward_chain(b);
+	add_forward_chain(b, rs);
 	add_postrouting_chain(b, rs);
 
 	nft_table_add(b, NFPROTO_NETDEV, NET_TABLE_NAME, rs->table_flags);

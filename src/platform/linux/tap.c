@@ -240,10 +240,8 @@ int net_tap_configure(struct net *net, const struct net_plan *plan,
 	if (r < 0)
 		return error_set(e, r, "cannot configure the TAP %s: %s",
 				 plan->tap_name, strerror(-r));
-	r = routes_add(net, plan, link.index, e);
-	if (r == 0)
-		net->tap = NET_TAP_CONFIGURED;
-	return r;
+	net->tap = NET_TAP_CONFIGURED;
+	return routes_sync(net, plan, e);
 }
 
 int net_tap_delete(struct net *net, const struct net_plan *plan,

@@ -81,6 +81,7 @@ static unsigned int route_seen(const struct nlmsghdr *nlh)
 	case RTM_NEWLINK:
 	case RTM_DELLINK: return SEEN_LINK;
 	case RTM_DELRULE:
+	case RTM_NEWROUTE:
 	case RTM_DELROUTE: return SEEN_RULE;
 	default: return 0;
 	}
