@@ -1,0 +1,302 @@
+#!/usr/bin/env python3
+"""Boots the built image and holds PID 1 to docs/guest-protocol.md.
+
+Needs dist/vm (make vm) and QEMU; no root, no network. TCG only.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+
+import guest
+from guest import Guest, TestFailure, ask_tor, check
+
+STAGES = [
+    "mounts", "modules", "config", "firewall", "network", "state-disk", "clock",
+    "lockdown", "tor-start", "ready",
+]  # fmt: skip
+
+# Tor 0.4.9's release is later than this; the guest's own clock says today.
+YEARS_AHEAD = 3 * 365 * 86400
+
+
+class StateDisk:
+    """A copy of the pristine state disk that a test may spoil."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="torvm-state-")
+        self.path = os.path.join(self.dir, "state.img")
+        shutil.copyfile(os.path.join(guest.IMAGE, "state.img"), self.path)
+
+    def patch(self, offset, data):
+        with open(self.path, "r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.dir)
+
+
+def offset_ms(vm):
+    return int(vm.wait_for("clock")[2])
+
+
+def a_boot_goes_through_every_stage_in_order():
+    with StateDisk() as disk, Guest(state=disk.path) as vm:
+        vm.connect()
+        first = vm.next()
+        check(first[:2] == ["hello", "1"] and first[2].isdigit(), f"first: {first}")
+        now = time.time() + YEARS_AHEAD
+        vm.agent.send(f"time {int(now)} 0\n")
+        vm.wait_for("stage", "ready")
+        stages = [line.split(" ") for line in vm.said("^stage ")]
+        check([s[2] for s in stages] == STAGES, f"stages: {stages}")
+        times = [int(s[1]) for s in stages]
+        check(times == sorted(times), f"times: {times}")
+        print("# " + ", ".join(f"{s[2]} {s[1]} ms" for s in stages))
+        print(f"# ready {time.monotonic() - vm.start:.1f} s after QEMU's start")
+        check(len(vm.said(r"^state-disk \d+ ok$")) == 1, "no state-disk line")
+        check(not vm.said("^(error|warning) "), f"{vm.said('^(error|warning)')}")
+        total, available = vm.wait_for("memory")[2:]
+        check(0 < int(available) < int(total) < 192 * 1024, f"{total} {available}")
+
+        # The clock was set before Tor started, by what the host said.
+        clock = vm.said("^clock ")
+        check(len(clock) == 1, f"clock lines: {clock}")
+        offset = int(clock[0].split(" ")[2]) / 1000
+        check(abs(offset - YEARS_AHEAD) < 120, f"clock set by {offset} s")
+        check(
+            vm.seen.index(clock[0]) < vm.seen.index(vm.said(" tor-start$")[0]),
+            "Tor started before the clock was set",
+        )
+        year = time.gmtime(now).tm_year
+        version = vm.said(r"^tor \d+ .*Tor 0\.4")
+        check(version, "Tor's log did not come")
+        control = vm.torctl()
+        check(ask_tor(control, "AUTHENTICATE") == ["250 OK"], "AUTHENTICATE")
+        date = ask_tor(control, "GETINFO accounting/enabled")
+        check(date[-1] == "250 OK", f"{date}")
+
+        # After resume the host says it again.
+        vm.agent.send(f"time {int(time.time())} 500000000\n")
+        back = offset_ms(vm) / 1000
+        check(abs(back + YEARS_AHEAD) < 120, f"clock set back by {back} s")
+        print(f"# Tor lived in {year}")
+
+        vm.agent.send("poweroff\n")
+        vm.wait_until_off()
+        check(vm.said(r"^tor-exit \d+ exit 0 1$"), f"{vm.said('^tor-exit')}")
+
+
+def the_torctl_port_reaches_tor_and_only_while_open():
+    with Guest() as vm:
+        vm.connect().wait_for("stage", "ready")
+        for _ in range(3):
+            control = vm.torctl()
+            vm.wait_for("torctl", "connected")
+            # Each opening is a new connection: unauthenticated at first.
+            reply = ask_tor(control, "GETINFO version")
+            check(reply[0].startswith("514 "), f"without AUTHENTICATE: {reply}")
+            control.close()
+            vm.wait_for("torctl", "closed")
+        control = vm.torctl()
+        check(ask_tor(control, "AUTHENTICATE") == ["250 OK"], "AUTHENTICATE")
+        reply = ask_tor(control, "GETINFO version")
+        check(reply[0].startswith("250-version=0.4."), f"GETINFO version: {reply}")
+
+        # More than either ring holds, in both directions at once.
+        count = 3000
+        control.send("GETINFO version config-text\r\n" * count)
+        oks = 0
+        while oks < count:
+            line = control.line()
+            check(line is not None, "torctl hung up in a flood")
+            oks += line == "250 OK"
+        vm.agent.send("ping still1\n")
+        while vm.next(30) != ["pong", "still1"]:
+            pass
+
+
+def messages_of_the_host_are_answered():
+    with Guest() as vm:
+        vm.connect()
+        vm.wait_for("stage", "ready")
+        vm.agent.send("ping a1Z\nping " + "b" * 32 + "\n")
+        while vm.next(30) != ["pong", "a1Z"]:
+            pass
+        check(vm.next(30) == ["pong", "b" * 32], "the second pong")
+
+        # Unknown words are ignored, broken lines named; neither hurts.
+        vm.agent.send("colour red\n\nping \nping a-b\ntime 1\n" + "x" * 5000 + "\n")
+        for _ in range(4):
+            vm.wait_for("warning", "a", 30)
+        vm.agent.send("ping alive\n")
+        while vm.next(30) != ["pong", "alive"]:
+            pass
+
+        # A controller that takes over: everything it needs is said again.
+        vm.agent.close()
+        vm.connect()
+        vm.agent.send("hello\n")
+        vm.wait_for("hello", timeout=30)
+        check(vm.next(30)[2] == "ready", "the last stage is repeated")
+
+
+def a_silent_host_holds_nobody_up():
+    with Guest() as vm:
+        # Nobody reads the agent port until Tor has long started.
+        control = vm.torctl()
+        check(ask_tor(control, "AUTHENTICATE", 120) == ["250 OK"], "AUTHENTICATE")
+        vm.connect()
+        check(vm.next()[0] == "hello", "hello is the first line however late")
+        vm.wait_for("stage", "ready")
+        check([s.split()[2] for s in vm.said("^stage ")] == STAGES, "all stages")
+        # No `time` came: the configuration's was used.
+        check(len(vm.said("^clock ")) == 1, f"clock lines: {vm.said('^clock')}")
+
+
+def tor_is_started_again_and_the_third_exit_ends_the_vm():
+    with Guest() as vm:
+        vm.connect()
+        for count in (1, 2, 3):
+            vm.wait_for("stage", "ready")
+            control = vm.torctl()
+            check(ask_tor(control, "AUTHENTICATE") == ["250 OK"], "AUTHENTICATE")
+            control.send("SIGNAL HALT\r\n")
+            words = vm.wait_for("tor-exit")
+            check(words[2:] == ["exit", "0", str(count)], f"tor-exit: {words}")
+            if count == 1:
+                # The same connection of the host finds the new Tor.
+                vm.wait_for("torctl", "connected")
+                while control.line(30) != "250 OK":
+                    pass
+                check(ask_tor(control, "AUTHENTICATE") == ["250 OK"], "again")
+            control.close()
+        vm.wait_until_off()
+        check(vm.said(r"^error \d+ Tor ended 3 times"), f"{vm.seen[-3:]}")
+
+
+def an_unusable_state_disk_is_reported():
+    def empty(disk):
+        with open(disk.path, "wb") as file:
+            file.truncate(64 << 20)
+
+    def small(disk):
+        os.truncate(disk.path, 4096)
+
+    def damaged(disk):
+        disk.patch(1024 + 0x3A, b"\x02\x00")
+
+    def scrambled(disk):
+        disk.patch(1024 + 0x60, b"\xff" * 64)
+
+    for spoil, reason in (
+        (empty, "no ext4"),
+        (small, ""),
+        (damaged, "marked as damaged"),
+        (scrambled, "cannot be mounted"),
+    ):
+        with StateDisk() as disk:
+            spoil(disk)
+            with Guest(state=disk.path) as vm:
+                vm.connect()
+                vm.wait_until_off()
+                lines = vm.said(r"^state-disk \d+ unusable .+")
+                check(len(lines) == 1 and reason in lines[0], f"{lines}")
+                check(not vm.said("tor-start"), "Tor was started all the same")
+    # None at all, where one is announced.
+    with Guest(config={"state_disk": "1"}, torrc=_torrc_for_disk()) as vm:
+        vm.connect()
+        vm.wait_until_off()
+        check(vm.said(r"^state-disk \d+ unusable there is no disk"), "no disk")
+
+
+def _torrc_for_disk():
+    return guest.TORRC.format(data="/var/lib/tor-state/tor")
+
+
+def a_state_disk_survives_a_crash():
+    with StateDisk() as disk:
+        for crash in (True, True, False):
+            with Guest(state=disk.path) as vm:
+                vm.connect().wait_for("stage", "ready")
+                check(vm.said(r"^state-disk \d+ ok$"), "the disk")
+                if crash:
+                    vm.process.kill()
+                    vm.process.wait()
+                else:
+                    vm.qmp("system_powerdown")
+                    vm.wait_until_off()
+
+
+def what_the_guest_cannot_trust_ends_it():
+    torrc = guest.TORRC.format(data="/run/tor/data")
+    for arguments, text in (
+        ({"config": {"colour": "red"}}, "unknown key"),
+        ({"config": {"version": "2"}}, "version"),
+        ({"config": {"vm_ip": None}}, "vm_ip is missing"),
+        ({"config": {"host_ip": "10.10.10.6"}}, "/30"),
+        ({"drop": ["config"]}, "opt/torvm/config"),
+        ({"drop": ["torrc"]}, "opt/torvm/torrc"),
+        ({"torrc": torrc + "ControlPort 9051\n"}, "controlport is not allowed"),
+        ({"torrc": torrc.replace("9050", "9150")}, "SocksPort has to be"),
+    ):
+        with Guest(**arguments) as vm:
+            vm.connect()
+            vm.wait_until_off()
+            lines = vm.said(r"^error \d+ ")
+            check(len(lines) == 1 and text in lines[0], f"{arguments}: {lines}")
+            check(not vm.said("tor-start"), "Tor was started all the same")
+            vm.console.seek(0)
+            console = vm.console.read().decode(errors="replace")
+            check(text in console, "the console does not say it")
+
+
+def the_power_button_stops_it():
+    with StateDisk() as disk, Guest(state=disk.path) as vm:
+        vm.connect().wait_for("stage", "ready")
+        start = time.monotonic()
+        vm.qmp("system_powerdown")
+        vm.wait_until_off()
+        print(f"# off {time.monotonic() - start:.1f} s after system_powerdown")
+        check(vm.said(r"^tor-exit \d+ exit 0 1$"), f"{vm.said('^tor-exit')}")
+        # Cleanly: the file system's state says so, without a journal to replay.
+        with open(disk.path, "rb") as file:
+            file.seek(1024 + 0x3A)
+            state = file.read(2)
+            file.seek(1024 + 0x60)
+            incompat = int.from_bytes(file.read(4), "little")
+        check(state == b"\x01\x00" and not incompat & 4, f"{state} {incompat:x}")
+
+
+TESTS = [
+    a_boot_goes_through_every_stage_in_order,
+    the_torctl_port_reaches_tor_and_only_while_open,
+    messages_of_the_host_are_answered,
+    a_silent_host_holds_nobody_up,
+    tor_is_started_again_and_the_third_exit_ends_the_vm,
+    an_unusable_state_disk_is_reported,
+    a_state_disk_survives_a_crash,
+    what_the_guest_cannot_trust_ends_it,
+    the_power_button_stops_it,
+]
+
+
+def main():
+    if not os.path.exists(os.path.join(guest.IMAGE, "manifest.json")):
+        raise SystemExit(f"there is no image in {guest.IMAGE}: run `make vm`")
+    wanted = sys.argv[1:]
+    tests = [t for t in TESTS if not wanted or any(w in t.__name__ for w in wanted)]
+    return guest.run(tests)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except TestFailure as failure:
+        sys.exit(str(failure))
