@@ -83,6 +83,16 @@ const struct cli_command cli_commands[] = {
 	  "  3  no controller runs\n"
 	  "  6  root or group torvm is needed\n",
 	  "  torvm up --confirm 120 && torvm confirm\n" },
+	{ "recover", "", "restore the network after a crash",
+	  CLI_BIT(RUNTIME_DIR), 0, 0, cli_recover,
+	  "Removes what a controller that was killed left in the kernel: firewall\n"
+	  "tables, policy rules, the network interface, DNS settings. Needed only\n"
+	  "if \"torvm up\" is not wanted, which takes over without an open moment.\n",
+	  "  0  the network is as it was, also if nothing was left\n"
+	  "  6  root is needed\n"
+	  "  7  a controller runs: torvm down\n"
+	  "  8  something could not be restored; the message says what\n",
+	  "  torvm recover\n" },
 	{ "doctor", "", "find what is missing on this computer",
 	  CLI_BIT(CONFIG) | CLI_BIT(RUNTIME_DIR) | CLI_BIT(IMAGE_DIR) |
 		  CLI_BIT(JSON),

@@ -32,8 +32,7 @@ static const struct {
 	[CLI_OPTION_YES] = { "yes", 'y', NULL,
 			     "start although this is a remote session" },
 	[CLI_OPTION_CONFIRM] = { "confirm", 0, "SECONDS",
-				 "open the network again unless \"torvm "
-				 "confirm\" follows" },
+				 "end it unless \"torvm confirm\" follows" },
 	[CLI_OPTION_WAIT] = { "wait", 'w', NULL,
 			      "return when Tor is connected" },
 	[CLI_OPTION_TIMEOUT] = { "timeout", 't', "SECONDS",

@@ -1,0 +1,547 @@
+#!/usr/bin/env python3
+"""Drive the torvm program against scripted controllers.
+
+Usage: cli-test.py PATH-OF-TORVM
+
+The program is copied beside a stand-in for torvm-broker, so that nothing of
+this machine is touched: no network, no service, no real controller.
+"""
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+TORVM = os.path.abspath(sys.argv.pop(1))
+ROOT = os.geteuid() == 0
+KEYS = {"state", "since", "blocked", "bootstrap", "accel", "vm", "tor",
+        "last_error", "confirm_left", "refused", "stages", "version"}
+
+
+def status(state, percent=0, **more):
+    s = {"state": state, "since": "2026-01-02T03:04:05Z", "blocked": True,
+         "bootstrap": {"percent": percent, "tag": "tag", "summary": "words"},
+         "vm": {"pid": 4242, "uptime": 61}, "accel": "tcg",
+         "tor": {"version": "0.4.9.1", "circuit_established": False},
+         "refused": 17, "stages": {"Init": 0}, "version": "0.1.0"}
+    s.update(more)
+    return s
+
+
+class Controller(threading.Thread):
+    """Answers each method with a list of (parameters, seconds before)."""
+
+    def __init__(self, folder, replies):
+        super().__init__(daemon=True)
+        self.replies = replies
+        self.path = os.path.join(folder, "control.sock")
+        self.calls = []
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.bind(self.path)
+        self.sock.listen(8)
+        self.start()
+
+    def close(self):
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.sock.close()
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+
+    def run(self):
+        while True:
+            try:
+                conn, _ = self.sock.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(conn,),
+                             daemon=True).start()
+
+    def serve(self, conn):
+        with conn, conn.makefile("rb") as f:
+            data = b""
+            while True:
+                byte = f.read(1)
+                if not byte:
+                    return
+                if byte != b"\0":
+                    data += byte
+                    continue
+                call = json.loads(data)
+                data = b""
+                self.calls.append(call)
+                name = call["method"].rsplit(".", 1)[1]
+                answers = self.replies[name]
+                if isinstance(answers, str):
+                    out = {"error": "org.torvm.Controller." + answers}
+                    conn.sendall(json.dumps(out).encode() + b"\0")
+                    continue
+                for i, p in enumerate(answers):
+                    if p is None:  # hang up without a last reply
+                        return
+                    if callable(p):
+                        p()
+                        continue
+                    last = i == len(answers) - 1
+                    out = {"parameters": p}
+                    if not last:
+                        out["continues"] = True
+                    try:
+                        conn.sendall(json.dumps(out).encode() + b"\0")
+                    except OSError:
+                        return
+
+
+class Base(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="torvm-cli-")
+        self.addCleanup(shutil.rmtree, self.dir)
+        self.bin = os.path.join(self.dir, "bin")
+        self.run_dir = os.path.join(self.dir, "run")
+        os.mkdir(self.bin)
+        os.mkdir(self.run_dir)
+        self.torvm_path = os.path.join(self.bin, "torvm")
+        shutil.copy2(TORVM, self.torvm_path)
+        self.env = {k: v for k, v in os.environ.items()
+                    if not k.startswith("SSH_")}
+        self.env["LC_ALL"] = "C.UTF-8"
+
+    def torvm(self, *args, env=None, **kw):
+        return subprocess.run([self.torvm_path, *args], text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=60, env=env or self.env, **kw)
+
+    def here(self, command, *args, **kw):
+        return self.torvm(command, "--runtime-dir", self.run_dir, *args, **kw)
+
+    def controller(self, **replies):
+        c = Controller(self.run_dir, replies)
+        self.addCleanup(c.close)
+        return c
+
+    def broker(self, text):
+        """A stand-in for torvm-broker, in Python."""
+        path = os.path.join(self.bin, "torvm-broker")
+        with open(path, "w") as f:
+            f.write(f"#!{sys.executable}\nimport json, os, socket, sys, time\n"
+                    + text)
+        os.chmod(path, 0o755)
+
+
+class Usage(Base):
+    def commands(self):
+        out = self.torvm("--help").stdout
+        part = out.split("Commands:\n")[1].split("\n\n")[0]
+        return [line.split()[0] for line in part.splitlines()]
+
+    def test_every_command_explains_itself(self):
+        names = self.commands()
+        self.assertLessEqual({"up", "down", "status", "log", "confirm",
+                              "doctor", "config", "version", "recover"},
+                             set(names))
+        for name in names:
+            r = self.torvm(name, "--help")
+            self.assertEqual(r.returncode, 0, r.stderr)
+            for part in (f"Usage: torvm {name}", "\nOptions:\n", "--help",
+                         "\nExit codes:\n  0", f"\nExamples:\n  "):
+                self.assertIn(part, r.stdout)
+            for line in r.stdout.splitlines():
+                self.assertLessEqual(len(line), 80, line)
+            self.assertEqual(r.stdout, self.torvm("help", name).stdout)
+
+    def test_mistyped_words_are_answered(self):
+        for args, part in (
+                (["statsu"], 'did you mean "torvm status"'),
+                (["xyzzyxyzzy"], "torvm --help"),
+                (["status", "--jsno"], "unknown option --jsno"),
+                (["status", "extra"], "one argument too many: extra"),
+                (["config"], "missing: check FILE | default"),
+                (["config", "chekc", "x"], "allowed are"),
+                (["up", "--confirm"], "a value is missing after --confirm"),
+                (["up", "--wait=3"], "no value belongs to"),
+                (["up", "--confirm", "0"], "seconds from 1 to 86400"),
+                (["up", "--confirm", "1e3"], "seconds from 1 to 86400"),
+                (["up", "--confirm", "86401"], "seconds from 1 to 86400"),
+                (["up", "--accel", "xen"], "auto, kvm, tcg"),
+                (["up", "--runtime-dir", ""], "path of a folder"),
+                (["--verbose"], "need --headless or a command"),
+                (["--headless", "x"], "one argument too many"),
+                ([], "torvm up --wait")):
+            r = self.torvm(*args)
+            self.assertEqual(r.returncode, 2, (args, r))
+            self.assertIn(part, r.stderr)
+            self.assertEqual(r.stdout, "")
+
+    def test_version(self):
+        self.assertRegex(self.torvm("version").stdout, r"^torvm \d+\.\d+\.\d+$")
+        self.assertEqual(self.torvm("--version").stdout,
+                         self.torvm("version").stdout)
+
+    def test_a_full_disk_is_noticed(self):
+        with open("/dev/full", "w") as full:
+            r = subprocess.run([self.torvm_path, "version"], stdout=full,
+                               stderr=subprocess.PIPE, text=True)
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("cannot write", r.stderr)
+
+
+class Config(Base):
+    def test_the_default_is_accepted(self):
+        r = self.torvm("config", "default")
+        path = os.path.join(self.dir, "t.json")
+        with open(path, "w") as f:
+            f.write(r.stdout)
+        os.chmod(path, 0o600)
+        self.assertEqual(json.loads(r.stdout)["vm"]["memory_mb"], 160)
+        self.assertEqual(self.torvm("config", "check", path).returncode, 0)
+        with open(path, "w") as f:
+            f.write('{"vm": {"memroy_mb": 1}}')
+        r = self.torvm("config", "check", path)
+        self.assertEqual(r.returncode, 4)
+        self.assertIn(f"{path}: key vm.memroy_mb", r.stderr)
+        self.assertIn("did you mean vm.memory_mb?", r.stderr)
+        r = self.torvm("config", "check", path + "x")
+        self.assertEqual(r.returncode, 4)
+        self.assertIn("No such file", r.stderr)
+
+
+class Clients(Base):
+    def test_status_without_a_controller(self):
+        r = self.here("status", "--json")
+        s = json.loads(r.stdout)
+        self.assertEqual(r.returncode, 3)
+        self.assertEqual(set(s), KEYS)
+        self.assertEqual(s["state"], "Stopped")
+        self.assertFalse(s["blocked"])
+        for key in ("since", "accel", "last_error", "confirm_left"):
+            self.assertIsNone(s[key])
+        self.assertEqual(s["vm"], {"pid": None, "uptime": None})
+        self.assertEqual(s["tor"], {"version": None,
+                                    "circuit_established": False})
+        open(os.path.join(self.run_dir, "journal"), "w").close()
+        s = json.loads(self.here("status", "--json").stdout)
+        self.assertTrue(s["blocked"])
+        self.assertIn("torvm recover", s["last_error"])
+        self.assertIn("torvm recover", self.here("status").stdout)
+
+    def test_status_of_a_controller(self):
+        self.controller(GetStatus=[{"status": status("Running", 100)}])
+        r = self.here("status", "--json")
+        self.assertEqual(r.returncode, 0)
+        s = json.loads(r.stdout)
+        self.assertEqual(set(s), KEYS)
+        self.assertEqual(s["vm"], {"pid": 4242, "uptime": 61})
+        self.assertIsNone(s["last_error"])
+        r = self.here("status")
+        self.assertEqual(r.returncode, 0)
+        for part in ("Running", "0.4.9.1", "100 %", "4242", "tcg",
+                     "1 min 1 s", "17 packets"):
+            self.assertIn(part, r.stdout)
+
+    def test_status_not_running_yet(self):
+        self.controller(GetStatus=[{"status": status(
+            "Blocked", 45, last_error="tor \x1b[2Jdied", confirm_left=12)}])
+        r = self.here("status")
+        self.assertEqual(r.returncode, 3)
+        self.assertIn("torvm confirm", r.stdout)
+        self.assertIn("is blocked", r.stdout)
+
+    def test_watch_prints_each_change(self):
+        self.controller(WatchStatus=[{"status": status("LaunchVM")},
+                                     {"status": status("WaitBootstrap", 45)},
+                                     {"status": status("Running", 100)}, None])
+        r = self.here("status", "--watch", "--json")
+        lines = [json.loads(x) for x in r.stdout.splitlines()]
+        self.assertEqual([x["state"] for x in lines],
+                         ["LaunchVM", "WaitBootstrap", "Running", "Stopped"])
+        self.assertEqual(r.returncode, 3)
+        r = self.here("status", "--watch")
+        self.assertRegex(r.stdout, r"\d\d:\d\d:\d\d  WaitBootstrap +Tor "
+                                   r"connects: 45 %, words")
+
+    def test_refused_callers(self):
+        self.controller(GetStatus="PermissionDenied", Stop="PermissionDenied",
+                        Confirm="PermissionDenied", GetLog="PermissionDenied")
+        for command in ("status", "down", "confirm", "log"):
+            r = self.here(command)
+            self.assertEqual(r.returncode, 6, command)
+            self.assertIn("group torvm", r.stderr)
+
+    @unittest.skipUnless(ROOT, "needs another user")
+    def test_a_closed_folder_is_about_privileges(self):
+        os.chmod(self.dir, 0o755)
+        self.controller(GetStatus=[{"status": status("Running")}])
+        os.chmod(os.path.join(self.run_dir, "control.sock"), 0o600)
+        r = self.here("status", user=65534, group=65534, extra_groups=[])
+        self.assertEqual(r.returncode, 6)
+        self.assertIn("root", r.stderr)
+
+    def test_confirm(self):
+        c = self.controller(Confirm=[{}])
+        r = self.here("confirm")
+        self.assertEqual(r.returncode, 0)
+        self.assertEqual(c.calls[0]["method"], "org.torvm.Controller.Confirm")
+        c.replies["Confirm"] = "NothingToConfirm"
+        r = self.here("confirm")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("nothing to confirm", r.stderr)
+
+    def test_log(self):
+        lines = [{"time": "2026-01-02T03:04:05Z", "level": "info",
+                  "text": "one \x1b[31m"},
+                 {"time": "2026-01-02T03:04:06Z", "level": "error",
+                  "text": "two"}]
+        self.controller(GetLog=[{"lines": lines}, {"lines": lines[1:]}, None])
+        r = self.here("log", "-f")
+        self.assertEqual(r.returncode, 0)
+        self.assertEqual(len(r.stdout.splitlines()), 3)
+        self.assertNotIn("\x1b", r.stdout)
+        self.assertIn("2026-01-02T03:04:06Z error   two", r.stdout)
+
+    def test_nothing_runs(self):
+        for command in ("log", "confirm"):
+            r = self.here(command)
+            self.assertEqual(r.returncode, 3)
+            self.assertIn("torvm up", r.stderr)
+        r = self.here("down")
+        self.assertEqual(r.returncode, 0)
+        self.assertIn("does not run", r.stdout)
+        open(os.path.join(self.run_dir, "journal"), "w").close()
+        r = self.here("down")
+        self.assertEqual(r.returncode, 8)
+        self.assertIn("torvm recover", r.stderr)
+
+    def test_down_waits_for_the_end(self):
+        steps = [{"status": status("Shutdown")},
+                 {"status": status("RestoreNetwork")},
+                 {"status": status("Cleanup", blocked=False)}]
+        c = self.controller(Stop=steps)
+        done = threading.Event()
+
+        def end():  # goes a while after its last word
+            time.sleep(0.3)
+            done.set()
+            c.close()
+        answer = c.replies["Stop"]
+        c.replies["Stop"] = answer[:2] + [
+            lambda: threading.Thread(target=end).start()] + answer[2:]
+        r = self.here("down")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertTrue(done.is_set())
+        self.assertIn("restoring the network\n", r.stderr)
+        self.assertIn("as it was", r.stdout)
+
+    def test_down_reports_what_was_left(self):
+        open(os.path.join(self.run_dir, "journal"), "w").close()
+        c = self.controller()
+        c.replies["Stop"] = [{"status": status("Shutdown")}, c.close, None]
+        r = self.here("down")
+        self.assertEqual(r.returncode, 8)
+        self.assertIn("torvm recover", r.stderr)
+
+
+SERVE = """
+run = sys.argv[sys.argv.index('--runtime-dir') + 1]
+def status(state, percent=0, blocked=True, **more):
+    s = {'state': state, 'since': '2026-01-02T03:04:05Z', 'blocked': blocked,
+         'bootstrap': {'percent': percent, 'tag': 't', 'summary': 'words'},
+         'vm': {}, 'tor': {'circuit_established': False}, 'refused': 0,
+         'stages': {}, 'version': '0.1.0'}
+    s.update(more)
+    return {'parameters': {'status': s}, 'continues': True}
+sock = socket.socket(socket.AF_UNIX)
+sock.bind(run + '/control.sock')
+sock.listen(4)
+print(os.getpid(), file=open(run + '/pid', 'w'), flush=True)
+def serve(steps, seconds=20):
+    sock.settimeout(seconds)
+    conn, _ = sock.accept()
+    for s in steps:
+        conn.sendall(json.dumps(s).encode() + b'\\0')
+    return conn
+"""
+
+
+class Start(Base):
+    def kill_broker(self):
+        try:
+            with open(os.path.join(self.run_dir, "pid")) as f:
+                os.kill(int(f.read()), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            pass
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.kill_broker)
+
+    def test_root_is_needed(self):
+        os.chmod(self.dir, 0o755)
+        other = {"user": 65534, "group": 65534, "extra_groups": []}
+        for args in (["up", "--yes"], ["--headless", "--yes"]):
+            r = self.torvm(*args, "--runtime-dir", self.run_dir,
+                           **(other if ROOT else {}))
+            self.assertEqual(r.returncode, 6)
+            self.assertIn("Nothing was changed", r.stderr)
+
+    @unittest.skipUnless(ROOT, "a controller needs root")
+    def test_headless_becomes_the_broker(self):
+        self.broker("print(json.dumps(sys.argv)); sys.exit(7)\n")
+        path = os.path.join(self.dir, "t.json")
+        with open(path, "w") as f:
+            f.write("{}")
+        r = self.torvm("--headless", "--yes", "--verbose", "--accel", "tcg",
+                       "--config", "t.json", "--runtime-dir", "r",
+                       "--state-dir", "/s", "--image-dir", "/i",
+                       "--confirm", "30", cwd=self.dir)
+        self.assertEqual(r.returncode, 7, r.stderr)
+        self.assertEqual(json.loads(r.stdout)[1:], [
+            "--config", path, "--accel", "tcg", "--verbose", "--confirm",
+            "30", "--runtime-dir", os.path.join(self.dir, "r"), "--state-dir",
+            "/s", "--image-dir", "/i"])
+        with open(path, "w") as f:
+            f.write('{"vm": {"cpus": 0}}')
+        r = self.torvm("--headless", "--yes", "--config", path)
+        self.assertEqual(r.returncode, 4)
+        self.assertIn("key vm.cpus", r.stderr)
+
+    @unittest.skipUnless(ROOT, "a controller needs root")
+    def test_a_missing_broker_is_named(self):
+        r = self.torvm("--headless", "--yes")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("torvm-broker is neither in", r.stderr)
+
+    @unittest.skipUnless(ROOT, "a controller needs root")
+    def test_remote_sessions_have_to_say_so(self):
+        self.broker("sys.exit(0)\n")
+        env = dict(self.env, SSH_CONNECTION="1 2 3 4")
+        for command in (["up"], ["--headless"]):
+            r = self.torvm(*command, "--runtime-dir", self.run_dir, env=env)
+            self.assertEqual(r.returncode, 2)
+            self.assertIn("--confirm", r.stderr)
+            self.assertIn("Nothing was changed", r.stderr)
+        r = self.torvm("--headless", "--yes", env=env)
+        self.assertEqual(r.returncode, 0)
+        r = self.torvm("--headless", "--confirm", "9", env=env)
+        self.assertEqual(r.returncode, 0)
+        # sudo drops the variables: an ancestor called sshd tells.
+        code = ("import ctypes, subprocess, sys\n"
+                "ctypes.CDLL(None).prctl(15, b'sshd', 0, 0, 0)\n"
+                "sys.exit(subprocess.run(sys.argv[1:]).returncode)\n")
+        r = subprocess.run([sys.executable, "-c", code, self.torvm_path,
+                            "--headless"], env=self.env, capture_output=True,
+                           text=True)
+        self.assertEqual(r.returncode, 2, r.stderr)
+        self.assertIn("remote session", r.stderr)
+
+    @unittest.skipUnless(ROOT, "a controller needs root")
+    def test_up_returns_once_blocked(self):
+        self.broker(SERVE + "conn = serve([status('CheckPrivileges', "
+                    "blocked=False), status('SaveNetwork', blocked=False), "
+                    "status('CreateTAP')])\ntime.sleep(30)\n")
+        r = self.here("up", "--yes")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertIn("Protected", r.stdout)
+        self.assertIn("making the network interface", r.stderr)
+
+    @unittest.skipUnless(ROOT, "a controller needs root")
+    def test_up_waits_until_running(self):
+        self.broker(SERVE + "conn = serve([status('LaunchVM'), "
+                    "status('WaitBootstrap', 45), status('Running', 100, "
+                    "confirm_left=30)])\ntime.sleep(30)\n")
+        r = self.here("up", "--yes", "--wait")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertIn("Connected", r.stdout)
+        self.assertIn('"torvm confirm" within 30 s', r.stdout)
+        self.assertIn("Tor connects: 45 %, words\n", r.stderr)
+
+    @unittest.skipUnless(ROOT, "a controller needs root")
+    def test_up_gives_up_at_its_timeout(self):
+        self.broker(SERVE + "conn = serve([status('Blocked', "
+                    "last_error='no route')])\ntime.sleep(30)\n")
+        r = self.here("up", "--yes", "--wait", "--timeout", "1")
+        self.assertEqual(r.returncode, 9)
+        self.assertIn("no route", r.stderr)
+        self.assertIn("stays blocked", r.stderr)
+
+    @unittest.skipUnless(ROOT, "a controller needs root")
+    def test_up_forwards_an_early_end(self):
+        self.broker("print('torvm-broker: error: no QEMU here', "
+                    "file=sys.stderr); sys.exit(5)\n")
+        for more in ([], ["--wait"]):
+            r = self.here("up", "--yes", *more)
+            self.assertEqual(r.returncode, 5)
+            self.assertIn("no QEMU here", r.stderr)
+            self.assertIn("exit code 5", r.stderr)
+        log = os.path.join(self.run_dir, "controller.log")
+        self.assertEqual(os.stat(log).st_mode & 0o777, 0o600)
+
+    @unittest.skipUnless(ROOT, "a controller needs root")
+    def test_up_reports_a_killed_controller(self):
+        self.broker(SERVE + "conn = serve([status('LaunchVM')])\n"
+                    "open(run + '/journal', 'w')\nos.kill(os.getpid(), 9)\n")
+        r = self.here("up", "--yes", "--wait")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("signal 9", r.stderr)
+        self.assertIn("torvm recover", r.stderr)
+
+    def test_up_when_it_is_up(self):
+        self.controller(GetStatus=[{"status": status("WaitBootstrap", 9)}],
+                        WatchStatus=[{"status": status("WaitBootstrap", 9)},
+                                     {"status": status("Running", 100)}, None])
+        for more in ([], ["--wait"]):
+            r = self.here("up", *more)
+            self.assertEqual(r.returncode, 0, r.stderr)
+            self.assertIn("already up", r.stdout)
+
+
+class Terminal(Base):
+    def on_tty(self, *args, **env):
+        pid, fd = pty.fork()
+        if pid == 0:
+            os.execve(self.torvm_path,
+                      [self.torvm_path, args[0], "--runtime-dir",
+                       self.run_dir, *args[1:]],
+                      dict(self.env, TERM="xterm", **env))
+        out = b""
+        while True:
+            try:
+                data = os.read(fd, 4096)
+            except OSError:
+                break
+            if not data:
+                break
+            out += data
+        os.close(fd)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), out.decode()
+
+    def test_colour_is_for_terminals(self):
+        self.env.pop("NO_COLOR", None)
+        self.assertIn("\x1b[1;31m", self.on_tty("status")[1])
+        self.assertNotIn("\x1b", self.on_tty("status", NO_COLOR="1")[1])
+        self.assertNotIn("\x1b", self.here("status").stdout)
+
+    def test_progress_rewrites_one_line(self):
+        self.controller(GetStatus=[{"status": status("LaunchVM")}],
+                        WatchStatus=[{"status": status("LaunchVM")},
+                                     {"status": status("WaitBootstrap", 45)},
+                                     {"status": status("Running", 100)}, None])
+        code, out = self.on_tty("up", "--wait")
+        self.assertEqual(code, 0)
+        self.assertRegex(out, "\r\x1b\\[K.*45 %, words.*\r\x1b\\[K")
+        self.assertRegex(re.sub("\x1b\\[[?0-9]*[A-Za-z]", "", out),
+                         "\rTorVM was already up.\r\n$")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
