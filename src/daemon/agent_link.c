@@ -1,0 +1,314 @@
+/*
+ * Theory of operation
+ * ===================
+ * On each connection the host says `hello`, so that a guest that booted under
+ * an earlier engine tells again how far it is; a guest that is just booting
+ * says its own first. The host answers each hello with the time.
+ *
+ * Every third of failsafe.heartbeat_timeout_s the guest is pinged; any line of
+ * it counts as a sign of life. The same tick looks whether the host's clock was
+ * set or the host slept, since a guest whose clock stood still cannot build
+ * circuits: then it gets the time again.
+ */
+#include "daemon/agent_link.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "daemon/engine.h"
+#include "daemon/fds.h"
+#include "vm/fds.h"
+
+/* The guest gets the time again when ours has jumped by more, in ms. */
+#define CLOCK_JUMP_MS 2000
+
+static int64_t clock_ms(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void note_clock(struct agent_link *a)
+{
+	int64_t boot = clock_ms(CLOCK_BOOTTIME);
+
+	a->realtime_offset_ms = clock_ms(CLOCK_REALTIME) - boot;
+	a->monotonic_offset_ms = clock_ms(CLOCK_MONOTONIC) - boot;
+}
+
+static void send_time(struct agent_link *a)
+{
+	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
+	struct timespec now;
+
+	note_clock(a);
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (agent_write_time(&out, &now) == 0)
+		stream_write(&a->stream, &out);
+}
+
+static void watch_clock(struct agent_link *a)
+{
+	int64_t boot = clock_ms(CLOCK_BOOTTIME);
+	int64_t set = clock_ms(CLOCK_REALTIME) - boot - a->realtime_offset_ms;
+	int64_t slept =
+		a->monotonic_offset_ms - (clock_ms(CLOCK_MONOTONIC) - boot);
+
+	if (llabs(set) <= CLOCK_JUMP_MS && slept <= CLOCK_JUMP_MS)
+		return;
+	if (llabs(set) > CLOCK_JUMP_MS)
+		log_notice("This computer's clock was set %s by %" PRId64
+			   " s; the VM is told.",
+			   set > 0 ? "forward" : "back",
+			   (int64_t)llabs(set) / 1000);
+	else
+		log_notice("This computer slept for %" PRId64
+			   " s; the VM gets the time.",
+			   slept / 1000);
+	send_time(a);
+}
+
+static void on_heartbeat(uv_timer_t *timer)
+{
+	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
+	struct agent_link *a = timer->data;
+	struct engine *e = a->engine;
+	uint64_t silent_ms = uv_now(&e->loop) - a->heard_ms;
+	char token[16];
+
+	if (silent_ms >= e->cfg->failsafe.heartbeat_timeout_s * 1000ull) {
+		engine_failure(e,
+			       "The VM has been silent for %" PRIu64
+			       " s; it is started again. Nothing leaves this "
+			       "machine.",
+			       silent_ms / 1000);
+		uv_timer_stop(&a->heartbeat);
+		engine_feed(e, LIFECYCLE_EVENT_VM_SILENT);
+		return;
+	}
+	watch_clock(a);
+	snprintf(token, sizeof(token), "%" PRIu32, ++a->n_pings);
+	if (agent_write_ping(&out, token) == 0)
+		stream_write(&a->stream, &out);
+	engine_refresh(e);
+}
+
+static void report_up(struct agent_link *a)
+{
+	if (!a->network_up || !a->guest_asked)
+		return;
+	a->guest_asked = false;
+	engine_feed(a->engine, LIFECYCLE_EVENT_GUEST_UP);
+}
+
+static void on_hello(struct agent_link *a)
+{
+	struct engine *e = a->engine;
+	uint64_t tick_ms = e->cfg->failsafe.heartbeat_timeout_s * 1000ull / 3;
+
+	send_time(a);
+	if (!a->hello)
+		uv_timer_start(&a->heartbeat, on_heartbeat, tick_ms, tick_ms);
+	a->hello = true;
+	vm_supervisor_guest_hello(&e->vm);
+}
+
+static void on_stage(struct agent_link *a, enum agent_stage stage)
+{
+	struct engine *e = a->engine;
+
+	if (!a->stage_ms[stage])
+		a->stage_ms[stage] = engine_age_ms(e);
+	log_debug("guest: stage %s", agent_stage_name(stage));
+	/* An adopted guest repeats its last stage only. */
+	if (stage >= AGENT_STAGE_TOR_START)
+		tor_link_open(&e->tor);
+	if (stage == AGENT_STAGE_READY)
+		vm_supervisor_guest_ready(&e->vm);
+	if (stage >= AGENT_STAGE_FIREWALL)
+		a->network_up = true;
+	engine_changed(e);
+	report_up(a);
+}
+
+/* "Nov 24 14:00:00.000 [notice] text": the level decides, the stamp goes. */
+static void log_tor(const char *text)
+{
+	static const struct {
+		const char *mark;
+		enum log_level level;
+	} marks[] = {
+		{ "[err] ", LOG_LEVEL_ERROR },
+		{ "[warn] ", LOG_LEVEL_WARNING },
+		{ "[notice] ", LOG_LEVEL_INFO },
+		{ "[info] ", LOG_LEVEL_DEBUG },
+		{ "[debug] ", LOG_LEVEL_DEBUG },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
+		const char *at = strstr(text, marks[i].mark);
+
+		/* Behind the stamp, not somewhere in the text. */
+		if (at && at - text <= 24) {
+			log_line(marks[i].level, "tor: %s",
+				 at + strlen(marks[i].mark));
+			return;
+		}
+	}
+	log_info("tor: %s", text);
+}
+
+static void on_tor_exit(struct agent_link *a, const struct agent_message *m)
+{
+	struct engine *e = a->engine;
+
+	engine_failure(e,
+		       "Tor ended in the VM (%s %u, the %u. time); traffic is "
+		       "blocked until it is connected again.",
+		       m->signaled ? "signal" : "status", m->number, m->count);
+	tor_link_lost(&e->tor);
+	engine_feed(e, LIFECYCLE_EVENT_TOR_LOST);
+}
+
+static void on_message(struct agent_link *a, const struct agent_message *m)
+{
+	struct engine *e = a->engine;
+
+	switch (m->kind) {
+	case AGENT_KIND_HELLO:
+		if (m->version != AGENT_PROTOCOL_VERSION)
+			log_warning("The VM speaks version %u of the agent "
+				    "protocol instead of %u; rebuild the image "
+				    "with `make vm`.",
+				    m->version, AGENT_PROTOCOL_VERSION);
+		on_hello(a);
+		break;
+	case AGENT_KIND_STAGE: on_stage(a, m->stage); break;
+	case AGENT_KIND_STATE_DISK:
+		if (!m->usable)
+			vm_supervisor_disk_unusable(&e->vm, m->text);
+		break;
+	case AGENT_KIND_TOR: log_tor(m->text); break;
+	case AGENT_KIND_TOR_EXIT: on_tor_exit(a, m); break;
+	case AGENT_KIND_MEMORY:
+		a->available_kib = m->available_kib;
+		log_debug("guest: %" PRIu64 " of %" PRIu64 " KiB available",
+			  m->available_kib, m->total_kib);
+		break;
+	case AGENT_KIND_CLOCK:
+		if (llabs(m->offset_ms) > CLOCK_JUMP_MS)
+			log_info("The VM's clock was set by %" PRId64 " ms.",
+				 m->offset_ms);
+		break;
+	case AGENT_KIND_ERROR:
+		vm_supervisor_guest_error(&e->vm, m->text);
+		break;
+	case AGENT_KIND_UNKNOWN:
+	case AGENT_KIND_PONG: /* like every line: a sign of life */
+	case AGENT_KIND_COUNT: break;
+	}
+}
+
+static void on_data(void *userdata, const char *data, size_t len)
+{
+	struct agent_link *a = userdata;
+	struct error e = ERROR_NULL(e);
+	struct agent_message m;
+	int ret = agent_push(a->codec, data, len);
+
+	a->heard_ms = uv_now(&a->engine->loop);
+	while (ret >= 0) {
+		ret = agent_next(a->codec, &m, &e);
+		if (ret == -EBADMSG) {
+			log_warning("The VM said what makes no sense: %s",
+				    e.text);
+			ret = 0;
+			continue;
+		}
+		if (ret <= 0)
+			break;
+		on_message(a, &m);
+		/* It may have led to the VM's end. */
+		if (!a->stream.open)
+			return;
+	}
+	if (ret < 0) {
+		log_warning("The VM's agent: %s; connecting anew.", e.text);
+		stream_reopen(&a->stream);
+	}
+}
+
+static void on_connected(void *userdata)
+{
+	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
+	struct agent_link *a = userdata;
+
+	agent_reset(a->codec);
+	if (agent_write_hello(&out) == 0)
+		stream_write(&a->stream, &out);
+}
+
+static const struct stream_ops ops = {
+	.connected = on_connected,
+	.data = on_data,
+};
+
+void agent_link_open(struct agent_link *a)
+{
+	memset(a->stage_ms, 0, sizeof(a->stage_ms));
+	a->hello = a->network_up = false;
+	a->available_kib = 0;
+	a->heard_ms = uv_now(&a->engine->loop);
+	note_clock(a);
+	stream_open(&a->stream);
+}
+
+void agent_link_close(struct agent_link *a)
+{
+	uv_timer_stop(&a->heartbeat);
+	a->guest_asked = a->network_up = false;
+	stream_close(&a->stream);
+}
+
+void agent_link_ask(struct agent_link *a)
+{
+	a->guest_asked = true;
+	report_up(a);
+}
+
+void agent_link_poweroff(struct agent_link *a)
+{
+	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
+
+	if (agent_write_poweroff(&out) == 0)
+		stream_write(&a->stream, &out);
+}
+
+int agent_link_init(struct agent_link *a, struct engine *e)
+{
+	char path[64];
+
+	*a = (struct agent_link){ .engine = e };
+	a->codec = agent_new();
+	if (!a->codec)
+		return -ENOMEM;
+	uv_timer_init(&e->loop, &a->heartbeat);
+	a->heartbeat.data = a;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/" VM_SOCKET_AGENT,
+		 ENGINE_FD_VM_DIR);
+	stream_init(&a->stream, &e->loop, path, &ops, a);
+	return 0;
+}
+
+void agent_link_deinit(struct agent_link *a)
+{
+	stream_deinit(&a->stream);
+	uv_close((uv_handle_t *)&a->heartbeat, NULL);
+	agent_freep(&a->codec);
+}

@@ -1,0 +1,41 @@
+/* The host's end of the guest agent: stages, the clock, heartbeats. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "daemon/stream.h"
+#include "proto/agent.h"
+
+struct engine;
+
+struct agent_link {
+	struct engine *engine;
+	struct stream stream;
+	struct agent *codec;
+	bool hello;      /* on this connection */
+	bool network_up; /* stage `firewall` or later was seen */
+	bool guest_asked;
+	uint64_t heard_ms; /* uv_now() of the last line */
+	uint32_t n_pings;
+	uv_timer_t heartbeat;
+	/* Since the engine's start; 0: not reached. Of the latest VM. */
+	uint32_t stage_ms[AGENT_STAGE_COUNT];
+	uint64_t available_kib; /* the guest's memory; 0: not told */
+	/* CLOCK_REALTIME and CLOCK_MONOTONIC behind CLOCK_BOOTTIME, in ms, when
+	 * the guest last got the time. */
+	int64_t realtime_offset_ms, monotonic_offset_ms;
+};
+
+int agent_link_init(struct agent_link *a, struct engine *e);
+void agent_link_deinit(struct agent_link *a);
+
+/* For a VM that was just started or adopted; closed when it has ended. */
+void agent_link_open(struct agent_link *a);
+void agent_link_close(struct agent_link *a);
+
+/* GUEST_UP once the guest's network and firewall are, or already are. */
+void agent_link_ask(struct agent_link *a);
+
+void agent_link_poweroff(struct agent_link *a);

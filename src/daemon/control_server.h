@@ -1,0 +1,34 @@
+/* The control socket: org.torvm.Controller over Varlink. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <uv.h>
+
+struct engine;
+struct client;
+
+struct control_server {
+	struct engine *engine;
+	uv_pipe_t listener;
+	bool listening;
+	gid_t group; /* of those who may control; (gid_t)-1: none */
+	struct client *first;
+	size_t n_clients;
+	uv_timer_t log_timer; /* merges lines for followers */
+	bool finishing;
+};
+
+/* @fd: the listening socket; taken over. Return: 0 or negative errno. */
+int control_server_open(struct control_server *s, struct engine *e, int fd);
+
+/* Sends the last replies of a stop and takes no more calls. */
+void control_server_finish(struct control_server *s);
+/* Whether every reply has left. */
+bool control_server_idle(const struct control_server *s);
+void control_server_close(struct control_server *s);
+
+void control_server_status_changed(struct control_server *s);
+void control_server_log_grew(struct control_server *s);

@@ -1,0 +1,110 @@
+#include "daemon/status.h"
+
+#include <stdint.h>
+
+#include "daemon/engine.h"
+#include "daemon/log_buffer.h"
+#include "vm/args.h"
+
+static json_t *stages(const struct engine *e)
+{
+	json_t *object = json_object();
+
+	for (int i = 0; i < LIFECYCLE_STATE_COUNT; i++)
+		if (e->stage_ms[i])
+			json_object_set_new(object, lifecycle_state_name(i),
+					    json_integer(e->stage_ms[i]));
+	for (int i = 0; i < AGENT_STAGE_COUNT; i++) {
+		char name[40];
+
+		if (!e->agent.stage_ms[i])
+			continue;
+		snprintf(name, sizeof(name), "guest.%s", agent_stage_name(i));
+		json_object_set_new(object, name,
+				    json_integer(e->agent.stage_ms[i]));
+	}
+	return object;
+}
+
+static json_t *vm(const struct engine *e)
+{
+	json_t *object = json_object();
+
+	if (e->vm.pid > 0) {
+		uint64_t up_ms =
+			uv_now((uv_loop_t *)&e->loop) - e->vm.started_ms;
+
+		json_object_set_new(object, "pid", json_integer(e->vm.pid));
+		json_object_set_new(object, "uptime",
+				    json_integer((json_int_t)(up_ms / 1000)));
+	}
+	return object;
+}
+
+json_t *status_object(const struct engine *e)
+{
+	const struct torctl_bootstrap *b = &e->tor.bootstrap;
+	json_t *tor = json_pack("{s:b}", "circuit_established",
+				e->tor.circuit_established);
+	int confirm_left = engine_confirm_left(e);
+	char since[40];
+	json_t *status;
+
+	if (e->tor.version[0])
+		json_object_set_new(tor, "version",
+				    json_string(e->tor.version));
+	log_format_time((int64_t)e->since.tv_sec * 1000 +
+				e->since.tv_nsec / 1000000,
+			since, sizeof(since));
+	status = json_pack(
+		"{s:s, s:s, s:b, s:{s:i, s:s, s:s}, s:o, s:o, s:I, s:o, s:s}",
+		"state", lifecycle_state_name(e->state), "since", since,
+		"blocked", e->block_up, "bootstrap", "percent", (int)b->percent,
+		"tag", b->tag, "summary", b->summary, "vm", vm(e), "tor", tor,
+		"refused", (json_int_t)e->refused_packets, "stages", stages(e),
+		"version", TORVM_VERSION);
+	if (!status)
+		return NULL;
+	if (e->vm.accel.proven)
+		json_object_set_new(
+			status, "accel",
+			json_string(vm_accel_name(e->vm.accel.current)));
+	if (e->last_error[0])
+		json_object_set_new(status, "last_error",
+				    json_string(e->last_error));
+	if (confirm_left >= 0)
+		json_object_set_new(status, "confirm_left",
+				    json_integer(confirm_left));
+	return status;
+}
+
+void status_line(const struct engine *e, char *ret, size_t size)
+{
+	const char *state = lifecycle_state_name(e->state);
+	const struct torctl_bootstrap *b = &e->tor.bootstrap;
+
+	switch (e->state) {
+	case LIFECYCLE_STATE_RUNNING:
+	case LIFECYCLE_STATE_CLEANUP: snprintf(ret, size, "%s", ""); break;
+	case LIFECYCLE_STATE_CONFIGURE_TAP:
+	case LIFECYCLE_STATE_FLUSH_DNS:
+	case LIFECYCLE_STATE_WAIT_BOOTSTRAP:
+	case LIFECYCLE_STATE_BLOCKED:
+		if (e->vm.pid > 0) {
+			snprintf(ret, size, "%s: Tor %u %% %.100s", state,
+				 b->percent, b->summary);
+			break;
+		}
+		snprintf(ret, size, "%s", state);
+		break;
+	case LIFECYCLE_STATE_INIT:
+	case LIFECYCLE_STATE_CHECK_PRIVILEGES:
+	case LIFECYCLE_STATE_SAVE_NETWORK:
+	case LIFECYCLE_STATE_CREATE_TAP:
+	case LIFECYCLE_STATE_LAUNCH_VM:
+	case LIFECYCLE_STATE_WAIT_TAP:
+	case LIFECYCLE_STATE_SHUTDOWN:
+	case LIFECYCLE_STATE_RESTORE_NETWORK:
+	case LIFECYCLE_STATE_COUNT: snprintf(ret, size, "%s ...", state); break;
+	}
+}

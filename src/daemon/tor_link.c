@@ -1,0 +1,283 @@
+/*
+ * Theory of operation
+ * ===================
+ * QEMU carries the bytes of Tor's ControlSocket. Its end of the channel stays
+ * open while Tor comes and goes in the guest, so that a hang-up is not seen
+ * here: the agent's `tor-exit` tells of Tor's end, and a connection on which
+ * nobody answers the first commands in time is made anew.
+ *
+ * Being stuck is no failure of the lifecycle: Tor goes on trying, and what it
+ * waits for is mostly outside (no network, a login page, a wrong clock). After
+ * failsafe.bootstrap_stall_s without progress the user is told where and why.
+ */
+#include "daemon/tor_link.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/engine.h"
+#include "daemon/fds.h"
+#include "vm/fds.h"
+
+/* From connecting to a session that is ready, in ms. */
+#define ANSWER_TIMEOUT_MS 5000
+/* After an answer that ended a connection, in ms. */
+#define REFUSED_PAUSE_MS 1000
+
+/* What Tor's reason means to a person, and what can be done. */
+static const char *advice(const struct torctl_bootstrap *b)
+{
+	static const struct {
+		const char *reason, *advice;
+	} known[] = {
+		{ "NOROUTE",
+		  "This computer has no way to the Internet: check its cable "
+		  "or wireless network." },
+		{ "CONNECTREFUSED",
+		  "The network refuses the connection: a firewall, or a login "
+		  "page that has to be answered first." },
+		{ "TIMEOUT",
+		  "Nobody answers: the network may be down, wait for a login, "
+		  "or block Tor." },
+		{ "CONNECTRESET",
+		  "The network cuts the connection: it may block Tor." },
+		{ "TLS_ERROR",
+		  "Something between here and Tor meddles with the "
+		  "connection." },
+		{ "IDENTITY", "The answer does not come from the Tor relay." },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (!strcmp(b->reason, known[i].reason))
+			return known[i].advice;
+	return "Check that this computer's network works: cable, wireless, a "
+	       "login page.";
+}
+
+static void complain(struct tor_link *t)
+{
+	const struct torctl_bootstrap *b = &t->bootstrap;
+
+	if (!tor_control_is_ready(t->control))
+		engine_failure(t->engine,
+			       "Tor does not answer in the VM. Nothing leaves "
+			       "this machine; TorVM keeps trying.");
+	else
+		engine_failure(t->engine,
+			       "Tor is stuck at %u %% (%s)%s%s. %s Nothing "
+			       "leaves this machine; Tor keeps trying.",
+			       b->percent, b->summary,
+			       b->warning[0] ? ": " : "", b->warning,
+			       advice(b));
+	t->complained = true;
+}
+
+static void on_stall(uv_timer_t *timer)
+{
+	struct tor_link *t = timer->data;
+
+	complain(t);
+}
+
+static void watch_progress(struct tor_link *t)
+{
+	uint64_t ms = t->engine->cfg->failsafe.bootstrap_stall_s * 1000ull;
+
+	if (t->bootstrap.percent >= 100)
+		uv_timer_stop(&t->stall);
+	else
+		uv_timer_start(&t->stall, on_stall, ms, ms);
+}
+
+static void report(struct tor_link *t)
+{
+	if (!t->asked || t->bootstrap.percent < 100)
+		return;
+	t->asked = false;
+	engine_feed(t->engine, LIFECYCLE_EVENT_BOOTSTRAPPED);
+}
+
+static void on_version(void *userdata, const char *version)
+{
+	struct tor_link *t = userdata;
+
+	str_copy(t->version, sizeof(t->version), version);
+	engine_changed(t->engine);
+}
+
+static void on_bootstrap(void *userdata, const struct torctl_bootstrap *b)
+{
+	struct tor_link *t = userdata;
+	bool progress = b->percent > t->bootstrap.percent;
+
+	t->bootstrap = *b;
+	if (b->severity >= TORCTL_SEVERITY_WARN && b->recommend_warn)
+		complain(t);
+	if (progress) {
+		if (t->complained)
+			engine_forgive(t->engine);
+		t->complained = false;
+		watch_progress(t);
+	}
+	engine_changed(t->engine);
+}
+
+static void on_circuit(void *userdata, bool established)
+{
+	struct tor_link *t = userdata;
+
+	if (t->circuit_established && !established)
+		log_warning("Tor has lost its circuits and builds new ones.");
+	t->circuit_established = established;
+	engine_changed(t->engine);
+}
+
+static void on_clock_skew(void *userdata, int64_t seconds, const char *source)
+{
+	struct tor_link *t = userdata;
+
+	engine_failure(t->engine,
+		       "This computer's clock is %" PRId64
+		       " s %s, by %s; Tor cannot work so. Set it with `sudo "
+		       "timedatectl set-time 'YYYY-MM-DD HH:MM'`, or run "
+		       "`torvm down` and `sudo timedatectl set-ntp true`. "
+		       "The VM follows by itself. Nothing leaves this machine.",
+		       (int64_t)llabs(seconds), seconds > 0 ? "fast" : "slow",
+		       source);
+	t->complained = true;
+}
+
+static void on_ready(void *userdata)
+{
+	struct tor_link *t = userdata;
+
+	uv_timer_stop(&t->answer);
+}
+
+static const struct tor_control_callbacks callbacks = {
+	.ready = on_ready,
+	.version = on_version,
+	.bootstrap = on_bootstrap,
+	.circuit_established = on_circuit,
+	.clock_skew = on_clock_skew,
+	/* .log: the agent brings Tor's log, from its first line on. */
+};
+
+static void on_no_answer(uv_timer_t *timer)
+{
+	struct tor_link *t = timer->data;
+
+	log_debug("tor: no answer on the control port; connecting anew");
+	tor_control_reset(t->control);
+	stream_reopen(&t->stream);
+}
+
+static void on_connected(void *userdata)
+{
+	struct tor_link *t = userdata;
+
+	tor_control_reset(t->control);
+	if (tor_control_connected(t->control) == 0)
+		stream_write(&t->stream, tor_control_output(t->control));
+	uv_timer_start(&t->answer, on_no_answer, ANSWER_TIMEOUT_MS, 0);
+}
+
+static void on_data(void *userdata, const char *data, size_t len)
+{
+	struct tor_link *t = userdata;
+	struct error e = ERROR_NULL(e);
+
+	if (tor_control_push(t->control, data, len, &e) < 0) {
+		log_warning("%s; connecting anew.", e.text);
+		tor_control_reset(t->control);
+		/* Not at once: a Tor that refuses would be asked in a loop. */
+		stream_close(&t->stream);
+		uv_timer_start(&t->answer, on_no_answer, REFUSED_PAUSE_MS, 0);
+		return;
+	}
+	stream_write(&t->stream, tor_control_output(t->control));
+	report(t);
+}
+
+static void on_closed(void *userdata)
+{
+	struct tor_link *t = userdata;
+
+	tor_control_reset(t->control);
+	uv_timer_stop(&t->answer);
+}
+
+static const struct stream_ops ops = {
+	.connected = on_connected,
+	.data = on_data,
+	.closed = on_closed,
+};
+
+static void forget(struct tor_link *t)
+{
+	t->bootstrap = (struct torctl_bootstrap){ 0 };
+	t->circuit_established = false;
+	tor_control_reset(t->control);
+	uv_timer_stop(&t->answer);
+	engine_changed(t->engine);
+}
+
+void tor_link_open(struct tor_link *t)
+{
+	if (t->stream.wanted)
+		return;
+	forget(t);
+	watch_progress(t);
+	stream_open(&t->stream);
+}
+
+void tor_link_close(struct tor_link *t)
+{
+	stream_close(&t->stream);
+	uv_timer_stop(&t->stall);
+	t->asked = false;
+	forget(t);
+}
+
+void tor_link_lost(struct tor_link *t)
+{
+	forget(t);
+	watch_progress(t);
+	if (t->stream.wanted)
+		stream_reopen(&t->stream);
+}
+
+void tor_link_ask(struct tor_link *t)
+{
+	t->asked = true;
+	report(t);
+}
+
+int tor_link_init(struct tor_link *t, struct engine *e)
+{
+	char path[64];
+
+	*t = (struct tor_link){ .engine = e };
+	t->control = tor_control_new(&callbacks, t);
+	if (!t->control)
+		return -ENOMEM;
+	uv_timer_init(&e->loop, &t->answer);
+	t->answer.data = t;
+	uv_timer_init(&e->loop, &t->stall);
+	t->stall.data = t;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/" VM_SOCKET_TORCTL,
+		 ENGINE_FD_VM_DIR);
+	stream_init(&t->stream, &e->loop, path, &ops, t);
+	return 0;
+}
+
+void tor_link_deinit(struct tor_link *t)
+{
+	stream_deinit(&t->stream);
+	uv_close((uv_handle_t *)&t->answer, NULL);
+	uv_close((uv_handle_t *)&t->stall, NULL);
+	tor_control_freep(&t->control);
+}

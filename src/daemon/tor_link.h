@@ -1,0 +1,37 @@
+/* The session with the guest's Tor: how far it is and why it is stuck. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "daemon/stream.h"
+#include "tor/control.h"
+
+struct engine;
+
+struct tor_link {
+	struct engine *engine;
+	struct stream stream;
+	struct tor_control *control;
+	uv_timer_t answer; /* an unanswered connection is made anew */
+	uv_timer_t stall;  /* no progress */
+	bool asked;        /* BOOTSTRAPPED is owed */
+	bool complained;   /* last_error is about being stuck */
+	struct torctl_bootstrap bootstrap;
+	bool circuit_established;
+	char version[64]; /* "": not told yet */
+};
+
+int tor_link_init(struct tor_link *t, struct engine *e);
+void tor_link_deinit(struct tor_link *t);
+
+/* The guest has started Tor. Idempotent. */
+void tor_link_open(struct tor_link *t);
+/* The VM has ended. */
+void tor_link_close(struct tor_link *t);
+/* Tor has ended in the guest, which starts it again. */
+void tor_link_lost(struct tor_link *t);
+
+/* BOOTSTRAPPED once it is, or already is. */
+void tor_link_ask(struct tor_link *t);
