@@ -36,16 +36,14 @@
 #include "broker/broker.h"
 #include "broker/channel.h"
 #include "broker/dirs.h"
-#include "broker/listeners.h"
 #include "broker/lock.h"
 #include "broker/loop.h"
+#include "broker/restore.h"
 #include "broker/sandbox.h"
 #include "daemon/fds.h"
 
 #define DEFAULT_RUNTIME_DIR "/run/torvm"
 #define DEFAULT_STATE_DIR "/var/lib/torvm"
-#define CONTROL_SOCKET "control.sock"
-#define VM_DIR "vm"
 
 /* In place of users that do not exist; reserved for that, see HACKING. */
 #define FALLBACK_ENGINE_ID 61100
@@ -68,7 +66,7 @@ struct setup {
 	char *runtime_path;
 	char *state_path;
 	char *image_path;
-	bool made_runtime_dir;
+	bool own_runtime_dir; /* made by us, or by a dead controller */
 	int runtime_fd;
 	int vm_dir_fd;
 	struct lock lock;
@@ -189,13 +187,13 @@ static int open_dirs(struct setup *s, const struct options *o, struct error *e)
 		return error_set(e, -ENOMEM,
 				 "the working directory cannot be found");
 	s->runtime_fd = dirs_open(AT_FDCWD, s->runtime_path, 0, 0, 0755,
-				  &s->made_runtime_dir, e);
+				  &s->own_runtime_dir, e);
 	if (s->runtime_fd < 0)
 		return s->runtime_fd;
 	/* Group root may write, so that the broker needs no capability to make
 	 * the channels' sockets in a directory that is the engine's. */
-	s->vm_dir_fd =
-		dirs_open(s->runtime_fd, VM_DIR, engine->uid, 0, 0770, NULL, e);
+	s->vm_dir_fd = dirs_open(s->runtime_fd, RUNTIME_VM_DIR, engine->uid, 0,
+				 0770, NULL, e);
 	if (s->vm_dir_fd < 0)
 		return error_prefix(e, "in %s", s->runtime_path);
 	s->spawner.engine_fds[ENGINE_FD_VM_DIR] = s->vm_dir_fd;
@@ -214,21 +212,22 @@ static int make_control_socket(struct setup *s, struct error *e)
 	mode_t mask;
 	int r;
 
-	if (unlinkat(s->runtime_fd, CONTROL_SOCKET, 0) < 0 && errno != ENOENT)
+	if (unlinkat(s->runtime_fd, RUNTIME_CONTROL_SOCKET, 0) < 0 &&
+	    errno != ENOENT)
 		return error_set(e, -errno, "%s/%s is in the way: %s",
-				 s->runtime_path, CONTROL_SOCKET,
+				 s->runtime_path, RUNTIME_CONTROL_SOCKET,
 				 strerror(errno));
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	snprintf(address.sun_path, sizeof(address.sun_path),
-		 "/proc/self/fd/%d/" CONTROL_SOCKET, s->runtime_fd);
+		 "/proc/self/fd/%d/" RUNTIME_CONTROL_SOCKET, s->runtime_fd);
 	mask = umask(0177);
 	r = bind(fd, (struct sockaddr *)&address, sizeof(address));
 	umask(mask);
 	if (r == 0 && group)
-		r = fchownat(s->runtime_fd, CONTROL_SOCKET, 0, group->gr_gid,
-			     AT_SYMLINK_NOFOLLOW);
+		r = fchownat(s->runtime_fd, RUNTIME_CONTROL_SOCKET, 0,
+			     group->gr_gid, AT_SYMLINK_NOFOLLOW);
 	if (r == 0 && group)
-		r = fchmodat(s->runtime_fd, CONTROL_SOCKET, 0660, 0);
+		r = fchmodat(s->runtime_fd, RUNTIME_CONTROL_SOCKET, 0660, 0);
 	if (r < 0 || listen(fd, 64) < 0)
 		return error_set(e, -errno,
 				 "the control socket cannot be made in %s: %s",
@@ -429,24 +428,11 @@ static int serve(struct setup *s, bool *ret_open, struct error *e)
 		*ret_open = !net_firewall_present(net);
 		return EXIT_CODE_FAILED;
 	}
+	s->own_runtime_dir = s->own_runtime_dir || b.adopted;
 	code = loop_run(&b, s->signal_fd);
 	*ret_open = b.unblocked || (!b.blocked && !b.adopted);
 	broker_deinit(&b);
 	return code;
-}
-
-/* The network is open: nothing of ours is to stay in the runtime directory. */
-static void clean_runtime_dir(const struct setup *s)
-{
-	if (s->vm_dir_fd >= 0)
-		listeners_remove(s->vm_dir_fd);
-	if (s->runtime_fd < 0)
-		return;
-	unlinkat(s->runtime_fd, VM_DIR, AT_REMOVEDIR);
-	unlinkat(s->runtime_fd, CONTROL_SOCKET, 0);
-	unlinkat(s->runtime_fd, LOCK_FILE_NAME, 0);
-	if (s->made_runtime_dir)
-		rmdir(s->runtime_path);
 }
 
 int main(int argc, char **argv)
@@ -482,8 +468,11 @@ int main(int argc, char **argv)
 	closep(&setup.link.fd);
 	if (setup.spawner_pid > 0)
 		waitpid(setup.spawner_pid, NULL, 0);
-	if (open && locked)
-		clean_runtime_dir(&setup);
+	if (open && locked) {
+		restore_clean_dir(setup.runtime_fd);
+		if (setup.own_runtime_dir)
+			rmdir(setup.runtime_path);
+	}
 	lock_release(&setup.lock);
 	return code;
 }

@@ -109,6 +109,8 @@ int recover_run(const char *runtime_dir, restore_report_fn report,
 		count_report(&recovery, "Killed the VM that was left");
 	r = restore_network(net, dir_fd, j, false,
 			    there ? count_report : say_nothing, &recovery, e);
+	if (r >= 0 && dir_fd >= 0)
+		restore_clean_dir(dir_fd);
 	if (r >= 0 && recovery.n_reports == 0)
 		count_report(&recovery, "Nothing to recover: TorVM has left "
 					"nothing in this network namespace");

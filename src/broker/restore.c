@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -9,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "broker/listeners.h"
+#include "broker/lock.h"
 #include "broker/spawner.h"
 
 #define KILL_TIMEOUT_MS 10000
@@ -134,6 +137,20 @@ int restore_network(struct net *net, int dir_fd, struct journal *j,
 				 "cannot be removed: %s",
 				 strerror(-r));
 	return RESTORE_DONE;
+}
+
+void restore_clean_dir(int dir_fd)
+{
+	int vm_dir_fd = openat(dir_fd, RUNTIME_VM_DIR,
+			       O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (vm_dir_fd >= 0) {
+		listeners_remove(vm_dir_fd);
+		close(vm_dir_fd);
+	}
+	unlinkat(dir_fd, RUNTIME_VM_DIR, AT_REMOVEDIR);
+	unlinkat(dir_fd, RUNTIME_CONTROL_SOCKET, 0);
+	unlinkat(dir_fd, LOCK_FILE_NAME, 0);
 }
 
 void restore_assume(struct journal *ret)

@@ -32,6 +32,14 @@ int restore_network(struct net *net, int dir_fd, struct journal *j,
 		    bool keep_block, restore_report_fn report, void *userdata,
 		    struct error *e);
 
+/* What the runtime directory holds besides journal and lock. */
+#define RUNTIME_CONTROL_SOCKET "control.sock"
+#define RUNTIME_VM_DIR "vm"
+
+/* Removes whatever a controller keeps in its runtime directory: sockets, lock;
+ * the journal only goes with what it is about. */
+void restore_clean_dir(int dir_fd);
+
 /* What to take down when there is no journal to go by: all of it, under the
  * default names. */
 void restore_assume(struct journal *ret);

@@ -1,0 +1,189 @@
+/*
+ * Plays the engine's role for tests/netns/broker-test.py, which starts the
+ * real broker with this program as its torvmd.
+ *
+ * It serves the control socket with one line a command: the name of a request
+ * is sent to the broker and answered with "ok STATUS-FIELDS" or "error CODE
+ * sentence"; "exit N" ends it; "pid" and "resumed" tell about itself. Events
+ * come as "event NAME text" in between. START_VM takes the argument vector
+ * from the file `argv` of the state directory.
+ *
+ * As `torvmd recover DIR` it does what `torvm recover` does.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "broker/channel.h"
+#include "broker/recover.h"
+#include "daemon/fds.h"
+#include "vm/fds.h"
+
+static FILE *client;
+
+static void print_event(const struct broker_message *m)
+{
+	if (!client)
+		return;
+	fprintf(client, "event %s %s\n", broker_type_name(m->type), m->text);
+	fflush(client);
+}
+
+/* The next packet of the broker; ends the program with it. */
+static void receive(struct broker_message *m)
+{
+	struct pollfd p = { .fd = ENGINE_FD_BROKER, .events = POLLIN };
+	int fds[BROKER_MESSAGE_FDS_MAX], r;
+	size_t n_fds;
+
+	do {
+		poll(&p, 1, -1);
+		r = channel_recv(ENGINE_FD_BROKER, m, sizeof(*m), fds, &n_fds);
+	} while (r == -EAGAIN);
+	if (r != 1)
+		exit(EXIT_CODE_FAILED);
+	channel_close_fds(fds, n_fds);
+}
+
+static int copy_to_memfd(const char *name)
+{
+	int in = openat(ENGINE_FD_STATE_DIR, name, O_RDONLY | O_CLOEXEC);
+	int out = memfd_create(name, MFD_CLOEXEC);
+	char buf[BROKER_ARGV_MAX];
+	ssize_t n = in < 0 ? 0 : read(in, buf, sizeof(buf));
+
+	if (n > 0 && write(out, buf, (size_t)n) != n)
+		exit(EXIT_CODE_FAILED);
+	closep(&in);
+	return out;
+}
+
+static void request(unsigned int type)
+{
+	static uint32_t serial;
+	struct broker_message m = { .magic = BROKER_MESSAGE_MAGIC,
+				    .type = type,
+				    .serial = ++serial };
+	int fds[2];
+	size_t n_fds = 0;
+
+	if (type == BROKER_REQUEST_PRECHECK || type == BROKER_REQUEST_BLOCK) {
+		strcpy(m.u.net.tap_name, "torvm0");
+		inet_pton(AF_INET, "10.10.10.2", &m.u.net.host_ip);
+		inet_pton(AF_INET, "10.10.10.1", &m.u.net.vm_ip);
+	}
+	if (type == BROKER_REQUEST_START_VM) {
+		m.u.start_vm.present = 1; /* VM_FD_OUTPUT */
+		fds[n_fds++] = copy_to_memfd("argv");
+		fds[n_fds++] = STDERR_FILENO;
+	}
+	if (channel_send(ENGINE_FD_BROKER, &m, sizeof(m), fds, n_fds) < 0)
+		exit(EXIT_CODE_FAILED);
+	if (n_fds > 0)
+		close(fds[0]);
+	for (;;) {
+		receive(&m);
+		if (m.type == BROKER_REPLY && m.serial == serial)
+			break;
+		print_event(&m);
+	}
+	if (m.status < 0)
+		fprintf(client, "error %d %s\n", m.status, m.text);
+	else if (type == BROKER_REQUEST_START_VM)
+		fprintf(client, "ok %d\n", m.u.vm.pid);
+	else if (type == BROKER_REQUEST_STATUS)
+		fprintf(client, "ok %u %d\n", m.u.status.up, m.u.status.vm_pid);
+	else
+		fprintf(client, "ok\n");
+	fflush(client);
+}
+
+static bool command(char *line, bool resumed)
+{
+	unsigned int type;
+
+	line[strcspn(line, "\n")] = '\0';
+	if (strncmp(line, "exit ", 5) == 0)
+		exit(atoi(line + 5));
+	if (strcmp(line, "pid") == 0)
+		return fprintf(client, "ok %d\n", getpid()) > 0;
+	if (strcmp(line, "resumed") == 0)
+		return fprintf(client, "ok %d\n", resumed) > 0;
+	for (type = 1; type < BROKER_REQUEST_COUNT; type++) {
+		if (strcmp(line, broker_type_name(type)) == 0) {
+			request(type);
+			return true;
+		}
+	}
+	return fprintf(client, "error 0 what is '%s'?\n", line) > 0;
+}
+
+static void say(void *userdata, const char *text)
+{
+	puts(text);
+}
+
+static int recover(const char *dir)
+{
+	struct error e = ERROR_NULL(e);
+	int r = recover_run(dir, say, NULL, &e);
+
+	if (e.code)
+		puts(e.text);
+	return r == -EBUSY ? EXIT_CODE_BUSY
+	       : r < 0     ? EXIT_CODE_FAILED
+	       : r         ? EXIT_CODE_RESTORE
+			   : EXIT_CODE_OK;
+}
+
+int main(int argc, char **argv)
+{
+	bool resumed = false;
+	int i;
+
+	if (argc == 3 && strcmp(argv[1], "recover") == 0)
+		return recover(argv[2]);
+	for (i = 1; i < argc; i++)
+		resumed = resumed || strcmp(argv[i], "--resume") == 0;
+	for (;;) {
+		struct pollfd p[] = {
+			{ .fd = ENGINE_FD_BROKER, .events = POLLIN },
+			{ .fd = client ? fileno(client) : ENGINE_FD_CONTROL,
+			  .events = POLLIN },
+		};
+		struct broker_message m;
+		char line[256];
+		int fd;
+
+		poll(p, 2, -1);
+		if (p[0].revents) {
+			receive(&m);
+			print_event(&m);
+		}
+		if (!p[1].revents)
+			continue;
+		if (!client) {
+			fd = accept4(ENGINE_FD_CONTROL, NULL, NULL,
+				     SOCK_CLOEXEC);
+			client = fd < 0 ? NULL : fdopen(fd, "r+");
+			if (client)
+				setvbuf(client, NULL, _IONBF, 0);
+			continue;
+		}
+		if (!fgets(line, sizeof(line), client)) {
+			fclose(client);
+			client = NULL;
+			continue;
+		}
+		command(line, resumed);
+		fflush(client);
+	}
+}
