@@ -8,8 +8,13 @@
 #include "base/exit_code.h"
 #include "client/client.h"
 
+/* The configuration without --config, if it exists. */
+#define CLI_CONFIG_FILE "/etc/torvm/torvm.json"
+
 /* Seconds `torvm up --wait` waits unless told otherwise. */
 #define CLI_WAIT_S 300
+/* The longest --confirm and --timeout. */
+#define CLI_SECONDS_MAX 3600
 /* A stop takes the machine's power-off and some restoring; beyond this
  * something is stuck. */
 #define CLI_STOP_TIMEOUT_S 180
@@ -45,7 +50,7 @@ enum cli_option {
 struct cli_args {
 	unsigned int given; /* CLI_BIT() of every option that was given */
 	/* Paths are absolute; NULL: not given. Owned. */
-	char *config;
+	char *config; /* or CLI_CONFIG_FILE, if that exists */
 	char *runtime_dir;
 	char *state_dir;
 	char *image_dir;

@@ -28,7 +28,6 @@
 #define RESERVED_UID_VM 61101
 
 #define IMAGE_DIR "/usr/lib/torvm/vm"
-#define CONFIG_FILE "/etc/torvm/torvm.json"
 #define KVM_API_VERSION_NEEDED 12
 
 enum result { RESULT_OK, RESULT_NOTE, RESULT_BAD, RESULT_COUNT };
@@ -79,21 +78,25 @@ static void check_privileges(struct doctor *d, struct finding *f)
 
 static void check_config(struct doctor *d, struct finding *f)
 {
-	const char *path = d->args->config ? d->args->config : CONFIG_FILE;
+	const char *path = d->args->config;
 	struct error e = ERROR_NULL(e);
 	struct config *cfg = NULL;
-	int r = config_load(path, &cfg, &e);
+	int r;
 
+	if (!path) {
+		found(f, RESULT_OK, "",
+		      "no " CLI_CONFIG_FILE "; the defaults apply");
+		return;
+	}
+	r = config_load(path, &cfg, &e);
 	if (r == 0) {
 		config_free(d->cfg);
 		d->cfg = cfg;
 		found(f, RESULT_OK, "", "%s is good", path);
-	} else if (r == -ENOENT && !d->args->config) {
-		found(f, RESULT_OK, "", "no %s; the defaults apply", path);
 	} else if (r == -EACCES && geteuid() != 0) {
 		found(f, RESULT_NOTE, "sudo torvm doctor", "%s", e.text);
 	} else {
-		found(f, RESULT_BAD, "torvm config check FILE", "%s", e.text);
+		found(f, RESULT_BAD, "", "%s", e.text);
 	}
 }
 

@@ -17,7 +17,7 @@ static const struct {
 	[CLI_OPTION_HEADLESS] = { "headless", 0, NULL,
 				  "run the controller in the foreground" },
 	[CLI_OPTION_CONFIG] = { "config", 'c', "FILE",
-				"configuration, see torvm.json(5)" },
+				"configuration (/etc/torvm/torvm.json)" },
 	[CLI_OPTION_ACCEL] = { "accel", 0, "auto|kvm|tcg",
 			       "how the virtual machine is run" },
 	[CLI_OPTION_VERBOSE] = { "verbose", 'v', NULL,
@@ -72,11 +72,11 @@ static int parse_seconds(const char *name, const char *text, uint32_t *ret)
 	value = n > 0 && n <= 6 && strspn(text, "0123456789") == n
 			? strtoul(text, NULL, 10)
 			: 0;
-	if (value < 1 || value > 86400)
-		return cli_fail(EXIT_CODE_USAGE,
-				"--%s: \"%.40s\"; allowed: seconds from 1 to "
-				"86400",
-				name, text);
+	if (value < 1 || value > CLI_SECONDS_MAX)
+		return cli_fail(
+			EXIT_CODE_USAGE,
+			"--%s: \"%.40s\"; allowed: seconds from 1 to %d", name,
+			text, CLI_SECONDS_MAX);
 	*ret = (uint32_t)value;
 	return 0;
 }
