@@ -1,8 +1,8 @@
 /*
- * Theory of operation: fixed lines first, then what the configuration adds.
- * Tor gives the last of two equal options the right; the allow-list of
- * src/config holds none of the fixed ones, so the order protects nothing and is
- * for the reader only.
+ * Theory of operation: fixed lines first, then what the configuration adds. Of
+ * two equal options Tor takes the last, so tor.options may change a preference
+ * such as AvoidDiskWrites; the lines that the guest relies on (init/contract.h)
+ * are neither in its allow-list nor accepted twice by the guest.
  *
  * A torrc is a line format with three traps, closed here for every value
  * whatever the configuration's own checks did: a line break starts a new

@@ -24,7 +24,8 @@
 
 /* oops, panic: the VM ends (-no-reboot) and is started again, rather than stay
  * up half dead. loglevel 5: warnings and worse. */
-#define CMDLINE "edd=off panic=-1 oops=panic loglevel=%d vsyscall=none console=%s"
+#define CMDLINE \
+	"edd=off panic=-1 oops=panic loglevel=%d vsyscall=none console=%s"
 
 struct arch {
 	const char *name;

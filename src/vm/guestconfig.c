@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "init/contract.h"
+
 int guestconfig_render(const struct guestconfig *g, char **ret, struct error *e)
 {
 	char host_ip[INET_ADDRSTRLEN], vm_ip[INET_ADDRSTRLEN];
@@ -15,14 +17,15 @@ int guestconfig_render(const struct guestconfig *g, char **ret, struct error *e)
 	inet_ntop(AF_INET, &g->host_ip, host_ip, sizeof(host_ip));
 	inet_ntop(AF_INET, &g->vm_ip, vm_ip, sizeof(vm_ip));
 	if (asprintf(ret,
-		     "version=1\n"
+		     "version=%d\n"
 		     "time=%" PRId64 "\n"
 		     "state_disk=%d\n"
 		     "host_ip=%s\n"
 		     "vm_ip=%s\n"
 		     "host_mac=%02x:%02x:%02x:%02x:%02x:%02x\n",
-		     (int64_t)g->time, g->state_disk, host_ip, vm_ip, mac[0],
-		     mac[1], mac[2], mac[3], mac[4], mac[5]) < 0)
+		     GUEST_CONFIG_VERSION, (int64_t)g->time, g->state_disk,
+		     host_ip, vm_ip, mac[0], mac[1], mac[2], mac[3], mac[4],
+		     mac[5]) < 0)
 		return error_set(e, -ENOMEM, "out of memory");
 	return 0;
 }

@@ -1,0 +1,209 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "vm/image.h"
+
+/* SHA-256 of "kernel", "initramfs", "state". */
+#define HASH_KERNEL \
+	"6923dd1bc0460082c5d55a831908c24a282860b7f1cd6c2b79cf1bc8857c639c"
+#define HASH_INITRD \
+	"9752c38a9065f7646ffaac3621d1fa2f7dbe726c7e12e511eac7fdb14d4e2a24"
+#define HASH_STATE \
+	"4ba69735ca53765ed6a709edb56c6ea236b7193a3b29a6b390c346f0f4340e4e"
+
+struct dir {
+	char path[64];
+	int fd;
+};
+
+static const char manifest[] =
+	"{\"schema\": 1, \"arch\": \"%s\", \"packages\": [], \"outputs\": {"
+	"\"kernel\": {\"file\": \"vmlinuz\", \"size\": 6, \"sha256\": \"%s\"},"
+	"\"initramfs\": {\"file\": \"initramfs.zst\", \"size\": 9, "
+	"\"sha256\": \"" HASH_INITRD "\"},"
+	"\"state\": {\"file\": \"state.img\", \"size\": 5, \"sha256\": "
+	"\"" HASH_STATE "\"}}}\n";
+
+static void put(struct dir *d, const char *name, const char *text)
+{
+	int fd = openat(d->fd, name, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+
+static void put_manifest(struct dir *d, const char *arch, const char *hash)
+{
+	_cleanup_free_ char *text = NULL;
+
+	assert_true(asprintf(&text, manifest, arch, hash) > 0);
+	put(d, "manifest.json", text);
+}
+
+static int setup(void **state)
+{
+	struct dir *d = calloc(1, sizeof(*d));
+
+	*state = d;
+	strcpy(d->path, "/tmp/torvm-image-XXXXXX");
+	if (!mkdtemp(d->path))
+		return -1;
+	d->fd = open(d->path, O_PATH | O_DIRECTORY);
+	put(d, "vmlinuz", "kernel");
+	put(d, "initramfs.zst", "initramfs");
+	put(d, "state.img", "state");
+	put_manifest(d, vm_arch_name(vm_arch_host()), HASH_KERNEL);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	static const char *const names[] = { "vmlinuz", "initramfs.zst",
+					     "state.img", "manifest.json" };
+	struct dir *d = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		unlinkat(d->fd, names[i], 0);
+	unlinkat(d->fd, "state.img", AT_REMOVEDIR);
+	close(d->fd);
+	rmdir(d->path);
+	free(d);
+	return 0;
+}
+
+static void assert_refused(struct dir *d, int code, const char *needle)
+{
+	struct image image = IMAGE_NULL(image);
+	struct error e = ERROR_NULL(e);
+
+	assert_int_equal(image_open(d->fd, d->path, &image, &e), code);
+	if (!strstr(e.text, needle))
+		fail_msg("no '%s' in: %s", needle, e.text);
+	for (size_t i = 0; i < IMAGE_FILE_COUNT; i++)
+		assert_int_equal(image.fd[i], -1);
+}
+
+static void a_good_image(void **state)
+{
+	struct dir *d = *state;
+	struct image image = IMAGE_NULL(image);
+	struct error e = ERROR_NULL(e);
+	char text[16] = "";
+
+	if (image_open(d->fd, d->path, &image, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_int_equal(image.arch, vm_arch_host());
+	assert_int_equal(image.size[IMAGE_FILE_INITRD], 9);
+	/* The offset was not moved: QEMU reads from the start. */
+	assert_int_equal(read(image.fd[IMAGE_FILE_INITRD], text, sizeof(text)),
+			 9);
+	assert_string_equal(text, "initramfs");
+	image_deinit(&image);
+	assert_int_equal(image.fd[IMAGE_FILE_KERNEL], -1);
+}
+
+static void what_is_missing_is_named(void **state)
+{
+	struct dir *d = *state;
+
+	unlinkat(d->fd, "initramfs.zst", 0);
+	assert_refused(d, -ENOENT, "no initramfs.zst in");
+	unlinkat(d->fd, "manifest.json", 0);
+	assert_refused(d, -ENOENT, "make vm");
+}
+
+static void no_folder_at_all(void **state)
+{
+	struct image image = IMAGE_NULL(image);
+	struct error e = ERROR_NULL(e);
+	int null = open("/dev/null", O_RDONLY);
+
+	assert_int_equal(image_open(null, "/nowhere", &image, &e), -ENOENT);
+	assert_non_null(strstr(e.text, "make vm"));
+	close(null);
+}
+
+static void a_wrong_hash_is_named_with_both(void **state)
+{
+	struct dir *d = *state;
+
+	put(d, "vmlinuz", "kernEl");
+	assert_refused(d, -EBADMSG, "/vmlinuz is damaged");
+	assert_refused(d, -EBADMSG, "expected " HASH_KERNEL);
+	assert_refused(d, -EBADMSG, "found ");
+	put(d, "vmlinuz", "kernel, longer");
+	assert_refused(d, -EBADMSG, "6 bytes expected, 14 found");
+}
+
+static void another_architecture(void **state)
+{
+	struct dir *d = *state;
+	enum vm_arch other =
+		vm_arch_host() == VM_ARCH_AMD64 ? VM_ARCH_ARM64 : VM_ARCH_AMD64;
+
+	put_manifest(d, vm_arch_name(other), HASH_KERNEL);
+	assert_refused(d, -ENOEXEC, "make vm ARCH=");
+	put_manifest(d, "m68k", HASH_KERNEL);
+	assert_refused(d, -EBADMSG, "arch");
+}
+
+static void a_malformed_manifest(void **state)
+{
+	static const char *const bad[] = {
+		"",
+		"{",
+		"[]",
+		"{\"schema\": 2}",
+		"{\"schema\": 1, \"schema\": 1}",
+		"{\"schema\": 1, \"arch\": \"amd64\"}",
+		"{\"schema\": 1, \"arch\": \"amd64\", \"outputs\": {\"kernel\":"
+		" {\"file\": \"../../etc/shadow\", \"size\": 6, \"sha256\": "
+		"\"" HASH_KERNEL "\"}}}",
+	};
+	struct dir *d = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		put(d, "manifest.json", bad[i]);
+		assert_refused(d, -EBADMSG, "make vm");
+	}
+}
+
+static void only_regular_files(void **state)
+{
+	struct dir *d = *state;
+
+	unlinkat(d->fd, "state.img", 0);
+	assert_int_equal(mkdirat(d->fd, "state.img", 0755), 0);
+	assert_refused(d, -EBADMSG, "is not a file");
+	unlinkat(d->fd, "state.img", AT_REMOVEDIR);
+	assert_int_equal(symlinkat("vmlinuz", d->fd, "state.img"), 0);
+	assert_refused(d, -ELOOP, "state.img");
+	unlinkat(d->fd, "state.img", 0);
+	assert_int_equal(mkfifoat(d->fd, "state.img", 0644), 0);
+	assert_refused(d, -EBADMSG, "is not a file");
+}
+
+int main(void)
+{
+#define with(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		with(a_good_image),
+		with(what_is_missing_is_named),
+		with(no_folder_at_all),
+		with(a_wrong_hash_is_named_with_both),
+		with(another_architecture),
+		with(a_malformed_manifest),
+		with(only_regular_files),
+	};
+
+	return cmocka_run_group_tests_name("image", tests, NULL, NULL);
+}
