@@ -32,9 +32,9 @@
 #define CLIENTS_MAX 64
 #define CLIENTS_PER_UID_MAX 16
 #define STRANGERS_MAX 8
-#define CALL_MAX (16 * 1024)
-#define BACKLOG_MAX (32 * 1024)
-#define REPLY_MAX (512 * 1024)
+#define CALL_MAX ((size_t)16 * 1024)
+#define BACKLOG_MAX ((size_t)32 * 1024)
+#define REPLY_MAX ((size_t)512 * 1024)
 /* Lines that come together go to followers together, in ms. */
 #define LOG_MERGE_MS 20
 
@@ -247,7 +247,7 @@ static void call_service(struct client *c, const struct varlink_message *m)
 		      false);
 		return;
 	}
-	if (strcmp(m->method, "GetInterfaceDescription")) {
+	if (strcmp(m->method, "GetInterfaceDescription") != 0) {
 		reply_service_error(c, VARLINK_ERROR_METHOD, m->method);
 		return;
 	}

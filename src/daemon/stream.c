@@ -19,7 +19,7 @@
 /* Between two attempts to connect, in ms. */
 #define RETRY_MS 100
 /* A peer that has not read so many bytes does not read at all. */
-#define BACKLOG_MAX (256 * 1024)
+#define BACKLOG_MAX ((size_t)256 * 1024)
 
 struct stream_connection {
 	uv_pipe_t pipe;
