@@ -389,11 +389,6 @@ def build():
 build()
 bridge_capture = Capture("router", "u1", lab.capture)
 lab.capture.take()
-# Neighbours are known, so that a refused packet is not merely waiting for ARP.
-for address in (ROUTER4, "2001:db8:1::1"):
-    run("ip", "netns", "exec", "host", "ping", "-c1", "-W2", address)
-
-
 def fire(name, function, uid):
     """Runs one probe; returns (predicate, errno, seconds)."""
     marker = ("<" + name.replace(" ", "-") + ">").encode()

@@ -93,13 +93,16 @@ static int handle(struct net *net, char *line, char *value, struct error *e)
 		tap_fd = -1;
 		return 0;
 	}
-	/* Packets that wait in the TAP's queue, taken out and counted. */
+	/* Packets that wait in the TAP's queue, taken out and counted; with an
+	 * argument only those that hold it. */
 	if (strcmp(word, "tap-read") == 0) {
 		char buf[65536];
+		ssize_t len;
 		int n = 0;
 
-		while (read(tap_fd, buf, sizeof(buf)) > 0)
-			n++;
+		while ((len = read(tap_fd, buf, sizeof(buf))) > 0)
+			n += !arg ||
+			     memmem(buf, (size_t)len, arg, strlen(arg)) != NULL;
 		snprintf(value, 4096, "%d", n);
 		return 0;
 	}

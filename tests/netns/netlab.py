@@ -1,7 +1,7 @@
 """Namespaces, captures and probes for the tests of the host's network.
 
-Each test program runs itself again in mount and network namespaces of its own
-with /run masked; `ip netns add` then works on names that nobody else sees, and
+Each test program runs itself again in mount, PID and network namespaces of its
+own with /run masked; `ip netns add` then works on names that nobody else sees, and
 everything is gone when the program ends, however it ends.
 
     host eth0 ---- r0 router r1 ---- i0 internet
@@ -46,7 +46,8 @@ def private(build_dir_arg=1):
         os.environ["NETLAB_PRIVATE"] = "1"
         os.execvp(
             "unshare",
-            ["unshare", "--mount", "--net", "--propagation", "private", "--"]
+            ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child",
+             "--mount-proc", "--propagation", "private", "--"]
             + [sys.executable]
             + sys.argv,
         )
@@ -107,6 +108,7 @@ class Lab:
         for ns in ("host", "router", "inet"):
             run("ip", "netns", "add", ns)
             run("ip", "-n", ns, "link", "set", "lo", "up")
+            self.sysctl(ns, "net.ipv6.conf.default.accept_dad", 0)
         self.wire("host", "eth0", HOST4, HOST6, "router", "r0", ROUTER4, ROUTER6)
         self.wire(
             "router", "r1", "203.0.113.1", "2001:db8:2::1", "inet", "i0", WEB4, WEB6
@@ -118,6 +120,11 @@ class Lab:
         self.sysctl("router", "net.ipv4.ip_forward", 1)
         self.sysctl("router", "net.ipv6.conf.all.forwarding", 1)
         self.capture = Capture("router", "r0")
+        self.settle("host")
+        for address in (WEB4, WEB6):
+            wait_until("a way to " + address, lambda a=address: subprocess.call(
+                ["ip", "netns", "exec", "host", "ping", "-c1", "-W1", a],
+                stdout=subprocess.DEVNULL) == 0, 10)
         self.host_mac = self.link("host", "eth0")["address"]
         self.router_mac = self.link("router", "r0")["address"]
 
@@ -149,10 +156,21 @@ class Lab:
     def link(self, ns, dev):
         return json.loads(self.ip(ns, "-j", "-d", "link", "show", dev))[0]
 
+    def settle(self, ns):
+        """Waits for the addresses that the kernel gives by itself."""
+        def settled():
+            links = json.loads(self.ip(ns, "-j", "-6", "addr", "show", "up"))
+            return all(
+                link["ifname"] == "lo"
+                or any(a["scope"] == "link" and not a.get("tentative")
+                       for a in link["addr_info"])
+                for link in links)
+        wait_until("link-local addresses", settled, 10)
+
     def snapshot(self, ns="host"):
         """What must be the same before and after, normalised."""
         volatile = ("valid_life_time", "preferred_life_time", "expires", "handle",
-                    "packets", "bytes")
+                    "packets", "bytes", "operstate", "tentative")
 
         def clean(x):
             if isinstance(x, dict):
@@ -172,6 +190,11 @@ class Lab:
             for dev in ("all", "default", "eth0")
         }
         return shot
+
+    def same(self, before):
+        after = self.snapshot()
+        for part in before:
+            assert after[part] == before[part], (part, before[part], after[part])
 
     def listen(self, family=socket.AF_INET, port=443):
         s = ns_socket("inet", 0, family, socket.SOCK_STREAM)

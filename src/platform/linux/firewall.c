@@ -31,7 +31,10 @@
 #include <libnftnl/object.h>
 #include <libnftnl/table.h>
 
-#define OWNED (NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST)
+/* Defined to 0 by the test that stands for an older kernel. */
+#ifndef FIREWALL_TABLE_FLAGS
+#define FIREWALL_TABLE_FLAGS (NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST)
+#endif
 
 /* A table that vanished between our look and our batch: look again. */
 #define COMMIT_ATTEMPTS 4
@@ -172,15 +175,23 @@ static int commit(struct net *net, struct nft_batch *b, struct verdict *ret)
 	return ret->err || answered ? 0 : -EIO;
 }
 
+static int unanswered(struct error *e, int r)
+{
+	if (r == -EPERM)
+		return error_set(e, r,
+				 "the firewall needs the capability "
+				 "CAP_NET_ADMIN: run as root");
+	return error_set(e, r, "the kernel's nf_tables does not answer: %s",
+			 strerror(-r));
+}
+
 static void explain(struct error *e, const struct nft_batch *b,
 		    const struct verdict *v)
 {
 	const char *what = b->what[v->seq - b->seq_first];
 
 	if (v->err == -EPERM && v->seq == b->seq_first)
-		error_set(e, v->err,
-			  "changing the firewall needs the capability "
-			  "CAP_NET_ADMIN: run as root");
+		unanswered(e, v->err);
 	else if (v->err == -EPERM)
 		error_set(e, v->err,
 			  "another TorVM holds the block of this network: stop "
@@ -214,10 +225,7 @@ static int replace(struct net *net, const struct net_plan *plan,
 		if (r == 0)
 			r = counts_read(net, rs.counts);
 		if (r < 0)
-			return error_set(e, r,
-					 "the kernel's nf_tables does not "
-					 "answer: %s",
-					 strerror(-r));
+			return unanswered(e, r);
 		nft_batch_begin(&b, net->seq + 1);
 		for (size_t k = 0; k < ARRAY_SIZE(families); k++)
 			if (present.table[k])
@@ -252,7 +260,7 @@ static int replace_owned(struct net *net, const struct net_plan *plan,
 			 enum net_firewall mode, const struct net_links *links,
 			 bool probe, struct error *e)
 {
-	int r = replace(net, plan, mode, links, OWNED, probe, e);
+	int r = replace(net, plan, mode, links, FIREWALL_TABLE_FLAGS, probe, e);
 
 	/* Before 6.9: EOPNOTSUPP (persist), before 5.12: EINVAL (owner). */
 	if (r == -EOPNOTSUPP || r == -EINVAL)
@@ -274,6 +282,7 @@ int net_firewall_set(struct net *net, const struct net_plan *plan,
 		links_free(&links);
 		return r;
 	}
+	watch_drain(net);
 	links_free(&net->covered);
 	net->covered = links;
 	net->firewall = true;

@@ -52,6 +52,7 @@ struct net {
 	enum net_tap_state tap; /* what net_watch_read() expects */
 	bool rules;
 	bool firewall;
+	unsigned int seen; /* by the watch, not yet looked into */
 	/* Links that the installed egress chains cover, and the bridges that
 	 * the installed ruleset takes for part of this machine. */
 	struct net_links covered;
@@ -129,3 +130,5 @@ int tap_precheck(struct net *net, const struct net_plan *plan, struct error *e);
 /* --- watch.c --- */
 
 int watch_open(struct net *net, struct error *e);
+/* Reads what waits; what it means is kept for net_watch_read(). */
+void watch_drain(struct net *net);

@@ -20,6 +20,10 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+/* Bytes. One replacement of the tables makes about a hundred notifications. */
+#define WATCH_RCVBUF (4 << 20)
+
+/* Bits of net->seen. */
 enum {
 	SEEN_LINK = 1 << 0,
 	SEEN_RULE = 1 << 1,
@@ -30,11 +34,17 @@ static int subscribe(struct net *net, struct mnl_socket *nl, const int *groups,
 		     size_t n, struct error *e)
 {
 	struct epoll_event event = { .events = EPOLLIN };
+	const int rcvbuf = WATCH_RCVBUF;
 
+	/* Best effort: a lost notification only costs a look too many. */
+	setsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_RCVBUFFORCE, &rcvbuf,
+		   sizeof(rcvbuf));
 	for (size_t i = 0; i < n; i++)
 		if (mnl_socket_setsockopt(nl, NETLINK_ADD_MEMBERSHIP,
 					  (void *)&groups[i],
-					  sizeof(groups[i])) < 0)
+					  sizeof(groups[i])) < 0 &&
+		    /* Not privileged: net_precheck() says so better. */
+		    errno != EPERM)
 			return error_set(e, -errno,
 					 "cannot watch the network: %s",
 					 strerror(errno));
@@ -136,13 +146,16 @@ static unsigned int drain(struct net *net, struct mnl_socket *nl)
 	}
 }
 
+/* Since Linux 6.16 an egress hook goes by its link's name: a link that gets
+ * another name has lost it. */
 static bool same_guard(const struct net_links *a, const struct net_link *link,
 		       const struct net_links *b, const char *tap_name)
 {
 	const enum link_reach reach = link_reach(a, link, tap_name);
 
 	for (size_t i = 0; i < b->n; i++)
-		if (b->v[i].index == link->index)
+		if (b->v[i].index == link->index &&
+		    strcmp(b->v[i].name, link->name) == 0)
 			return link_reach(b, &b->v[i], tap_name) == reach;
 	return reach == LINK_REACH_LOCAL;
 }
@@ -168,11 +181,18 @@ static unsigned int check_links(struct net *net, const struct net_plan *plan)
 	return changed;
 }
 
+void watch_drain(struct net *net)
+{
+	net->seen |= drain(net, net->watch_route) | drain(net, net->watch_nft);
+}
+
 unsigned int net_watch_read(struct net *net, const struct net_plan *plan)
 {
 	unsigned int seen, changed = 0;
 
-	seen = drain(net, net->watch_route) | drain(net, net->watch_nft);
+	watch_drain(net);
+	seen = net->seen;
+	net->seen = 0;
 	if (seen & SEEN_LINK)
 		changed |= check_links(net, plan);
 	if ((seen & SEEN_RULE) && net->rules && !rules_complete(net, plan))

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""What others do to the block is noticed, and mended by the same calls."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from netlab import (  # noqa: E402
+    USER_UID, WEB4, Driver, Lab, main, ns_socket, private, run)
+
+DRIVER = private()
+UNOWNED = os.path.abspath(sys.argv[2])
+TAP, FIREWALL, RULES, LINKS = 1, 2, 4, 8
+lab = Lab()
+driver = Driver(DRIVER)
+
+
+def changed(timeout_ms=3000):
+    return int(driver("watch", timeout_ms))
+
+
+def own_doing():
+    """Our own changes are not reported"""
+    driver.up()
+    driver("firewall", "uplink")
+    driver("firewall", "open")
+    driver("rules-add")
+    bits = changed(200)
+    assert bits == 0, bits
+    # Nor are others' own affairs.
+    lab.exec("host", "nft", "add", "table", "inet", "other")
+    lab.ip("host", "rule", "add", "pref", "5000", "lookup", "77")
+    lab.ip("host", "rule", "del", "pref", "5000")
+    assert changed(200) == 0
+
+
+def rules_gone():
+    """A flushed or deleted rule is reported and comes back"""
+    shot = lab.ip("host", "rule"), lab.ip("host", "-6", "rule")
+    for family, command in (("-4", ["flush"]), ("-6", ["del", "pref", "120"]),
+                            ("-4", ["del", "pref", "140"])):
+        lab.ip("host", family, "rule", *command)
+        if command == ["flush"]:
+            lab.ip("host", "rule", "add", "pref", "32766", "lookup", "main")
+            lab.ip("host", "rule", "add", "pref", "32767", "lookup", "default")
+        assert changed() & RULES
+        driver("rules-add")
+        assert changed(100) == 0
+    now = lab.ip("host", "rule"), lab.ip("host", "-6", "rule")
+    assert now == shot, (now, shot)
+
+
+def route_gone():
+    """The default route of T likewise"""
+    shot = lab.ip("host", "route", "show", "table", "9095")
+    assert "default via 10.10.10.1" in shot
+    lab.ip("host", "route", "flush", "table", "9095")
+    assert changed() & RULES
+    driver("rules-add")
+    assert lab.ip("host", "route", "show", "table", "9095") == shot
+
+
+def tap_gone():
+    """A TAP that is set down or deleted is reported"""
+    lab.ip("host", "link", "set", "torvm0", "down")
+    assert changed() & TAP
+    driver("tap-configure")
+    assert changed(200) == 0
+    lab.ip("host", "link", "del", "torvm0")
+    assert changed() & TAP
+    driver("tap-delete")
+    driver("tap-create")
+    driver("tap-configure")
+    assert changed(200) == 0
+
+
+def leaks_by(dev, router_dev):
+    """AF_PACKET over @dev: seen beyond it?"""
+    from netlab import Capture
+    capture = Capture("router", router_dev)
+    with ns_socket("host", 0, socket.AF_PACKET, socket.SOCK_RAW) as s:
+        s.bind((dev, 0))
+        frame = b"\xff" * 6 + b"\x02" + b"\0" * 5 + b"\x88\xb5" + b"hot-plug".ljust(46)
+        try:
+            s.send(frame)
+        except OSError:
+            pass
+    time.sleep(0.1)
+    capture._read(0.1)
+    return any(b"hot-plug" in f.raw for f in capture.frames)
+
+
+def new_link():
+    """A new link is reported, and guarded after the next set"""
+    run("ip", "link", "add", "usb0", "netns", "host", "type", "veth",
+        "peer", "name", "usb1", "netns", "router")
+    lab.ip("router", "link", "set", "usb1", "up")
+    lab.ip("host", "link", "set", "usb0", "up")
+    assert changed() & LINKS
+    assert leaks_by("usb0", "usb1"), "positive control"
+    driver("firewall", "open")
+    assert not leaks_by("usb0", "usb1")
+    # Since Linux 6.16 a hook goes by name: a new name is a new link.
+    lab.ip("host", "link", "set", "usb0", "down")
+    lab.ip("host", "link", "set", "usb0", "name", "lan7")
+    lab.ip("host", "link", "set", "lan7", "up")
+    assert changed() & LINKS
+    driver("firewall", "open")
+    assert not leaks_by("lan7", "usb1")
+    # One that goes is nothing to mend.
+    lab.ip("host", "link", "del", "lan7")
+    assert changed(200) == 0
+    assert not leaks_by("eth0", "r0")
+
+
+def overrun():
+    """Notifications lost for want of room do not hide a loss"""
+    lab.exec("host", "sh", "-c", "for i in $(seq 3); do ip link set eth0 alias $i;"
+             "done; ip rule del pref 110")
+    batch = "".join("rule add pref %d lookup 77\n" % (6000 + i) for i in range(4000))
+    batch += "".join("rule del pref %d\n" % (6000 + i) for i in range(4000))
+    lab.exec("host", "ip", "-batch", "-", input=batch)
+    assert changed() & RULES
+    driver("rules-add")
+    driver.down()
+    driver.close()
+
+
+def foreign_flush_without_owner():
+    """Without owners a flush is reported at once; how long the block is away"""
+    global driver
+    driver = Driver(UNOWNED)
+    driver("firewall", "blocked")
+    assert changed(100) == 0
+    times = []
+    for command in (["flush", "ruleset"], ["delete", "table", "netdev", "torvm"],
+                    ["flush", "chain", "inet", "torvm", "postrouting"]):
+        subprocess.run(["ip", "netns", "exec", "host", "nft"] + command, check=True)
+        begin = time.monotonic()
+        assert changed() & FIREWALL, command
+        driver("firewall", "blocked")
+        times.append((time.monotonic() - begin) * 1000)
+        assert driver("present") == "1"
+        with ns_socket("host", USER_UID, socket.AF_INET, socket.SOCK_DGRAM) as s:
+            try:
+                s.sendto(b"x", (WEB4, 9))
+                raise AssertionError("not refused")
+            except PermissionError:
+                pass
+    print("# block back after %s ms (not counting nft's exit)"
+          % ", ".join("%.0f" % t for t in times))
+    driver("firewall-remove")
+
+
+main([own_doing, rules_gone, route_gone, tap_gone, new_link, overrun,
+      foreign_flush_without_owner])
