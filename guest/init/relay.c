@@ -7,9 +7,9 @@
  *
  * The host's closing of the port is seen as a hang-up of the device. The other
  * way round there is no sign: a guest cannot close the host's end of the port.
- * So when Tor goes, the connection is made again as soon as Tor is back, and
- * the agent port tells the host that it now speaks to another Tor. What the
- * host sent in between was meant for the old one and is thrown away.
+ * So when Tor goes, what the host had sent to it is thrown away, the agent port
+ * tells the host, and the connection is made again as soon as Tor is back. What
+ * the host sends from then on waits in the port for the new Tor.
  *
  * The port is edge-triggered (its hang-up would be reported all the time), so
  * one pump goes on until nothing moves any more.
@@ -63,7 +63,7 @@ static void hang_up(struct relay *relay)
 	relay->tor_ended = false;
 	ring_clear(&relay->to_tor);
 	ring_clear(&relay->to_host);
-	relay->stale = true;
+	throw_away_input(relay);
 	relay->fn(relay->userdata, false);
 }
 
@@ -86,9 +86,6 @@ static void connect_to_tor(struct relay *relay)
 		close(fd);
 		return;
 	}
-	if (relay->stale)
-		throw_away_input(relay);
-	relay->stale = false;
 	relay->retry = false;
 	relay->tor = fd;
 	relay->fn(relay->userdata, true);
@@ -170,7 +167,6 @@ void relay_pump(struct relay *relay, bool tor_runs)
 	if (!open) {
 		hang_up(relay);
 		throw_away_input(relay);
-		relay->stale = false;
 		return;
 	}
 	if (relay->tor < 0 && tor_runs)

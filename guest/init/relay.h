@@ -10,8 +10,6 @@ struct relay {
 	int tor;   /* -1: not connected */
 	int epoll; /* where `tor` is watched, as user data `tag` */
 	unsigned int tag;
-	bool stale;     /* what the host sent meanwhile was meant for a Tor
-			 * that is gone */
 	bool tor_ended; /* it hung up; its last words are on their way */
 	bool retry;     /* the host waits for Tor: call again in a while */
 	struct ring to_tor;
