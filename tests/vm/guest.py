@@ -91,14 +91,15 @@ class Channel:
 class Guest:
     """A running VM. Use as a context manager: it ends with the block."""
 
-    def __init__(self, config=None, torrc=None, state=None, tap=None, drop=(), prefix=()):
+    def __init__(self, config=None, torrc=None, state=None, tap=None, drop=(), capture=None):
         """config: changes of CONFIG, None removes a key. torrc: the whole text.
         state: an image used in place. tap: an interface instead of a network
-        nobody is on. drop: fw_cfg files not handed in. prefix: a command that
-        QEMU is started by."""
+        nobody is on. drop: fw_cfg files not handed in. capture: where QEMU
+        records the uplink."""
         self.dir = tempfile.mkdtemp(prefix="torvm-guest-")
         self.seen = []
         self.agent = None
+        self.capture = capture
         self._qmp = None
         values = dict(CONFIG, time=str(int(time.time())))
         values["state_disk"] = "1" if state else "0"
@@ -108,7 +109,7 @@ class Guest:
             "config", "".join(f"{k}={v}\n" for k, v in values.items() if v is not None)
         )
         self._write("torrc", TORRC.format(data=data) if torrc is None else torrc)
-        argv = [*prefix, *self._argv(state, tap, drop)]
+        argv = self._argv(state, tap, drop)
         self.console = open(self._path("console"), "wb+")
         self.start = time.monotonic()
         self.process = subprocess.Popen(
@@ -138,7 +139,9 @@ class Guest:
             "-serial", "stdio",
             "-device", "virtio-serial-pci,max_ports=3",
             "-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng",
-            "-netdev", "user,id=uplink,ipv6=off,restrict=on",
+            # Recorded, it shows what the guest sends; else it leads nowhere.
+            "-netdev",
+            "user,id=uplink,ipv6=off" + ("" if self.capture else ",restrict=on"),
             # The wrong way round: order means nothing.
             "-device", f"virtio-net-pci,netdev=tap,mac={MAC_ETH1},romfile=",
             "-device", f"virtio-net-pci,netdev=uplink,mac={MAC_ETH0},romfile=",
@@ -157,6 +160,8 @@ class Guest:
         for name in ("config", "torrc"):
             if name not in drop:
                 argv += ["-fw_cfg", f"name=opt/torvm/{name},file={self._path(name)}"]
+        if self.capture:
+            argv += ["-object", f"filter-dump,id=dump,netdev=uplink,file={self.capture}"]
         if state:
             argv += [
                 "-drive", f"file={state},if=none,format=raw,id=state",
