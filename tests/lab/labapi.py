@@ -10,15 +10,16 @@ Namespaces, addresses and servers: README.md.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
 import time
 
+import bus
 import namespaces
 import topology as topo
 import tornet
@@ -79,7 +80,7 @@ class Lab:
     def up(self, progress=lambda text: None):
         """Bring the lab up; when it returns, a Tor client can bootstrap."""
         self._check_machine()
-        self._claim()
+        lock = self._claim()
         try:
             self._build(progress)
         except BaseException:
@@ -87,6 +88,8 @@ class Lab:
             with contextlib.suppress(LabError):
                 self.down(keep_logs=True)
             raise
+        finally:
+            os.close(lock)
         return self
 
     @staticmethod
@@ -105,19 +108,26 @@ class Lab:
             raise LabError(
                 "/run is private in the lab: use a checkout and --dir elsewhere"
             )
+        os.makedirs(self.dir, exist_ok=True)
+        # Held while starting; released by the kernel if we are killed.
+        lock = os.open(self.dir, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise LabError("lab %s is just being started" % self.name) from None
         if self.running():
+            os.close(lock)
             raise LabError(
                 "lab %s is already up. Use it, or end it: lab --name %s down"
                 % (self.name, self.name)
             )
-        self._remove_files()
-        os.makedirs(self.base, exist_ok=True)
-        try:
-            os.mkdir(self.dir)
-        except FileExistsError:
-            raise LabError("lab %s is being started by another process" % self.name) from None
-        os.mkdir(self.log_dir)
-        os.mkdir(self._capture_dir)
+        # Remains of a lab that was killed, or whose folder was deleted.
+        namespaces.kill_inits(self.dir)
+        for directory in (self.log_dir, self._capture_dir):
+            shutil.rmtree(directory, ignore_errors=True)
+            os.mkdir(directory)
+        return lock
 
     def _build(self, progress):
         progress("tor and keys")
@@ -134,14 +144,10 @@ class Lab:
             **self._options,
         }
 
-        def record(init):
-            state["init"] = init
-            state["init_start"] = namespaces.start_time(init)
-            self._save(state)
-
-        state["machines"] = namespaces.start(
-            "torvm-" + self.name, topo.MACHINES, record
+        state["init"], state["machines"] = namespaces.start(
+            self.dir, "torvm-" + self.name, topo.MACHINES
         )
+        state["init_start"] = namespaces.start_time(state["init"])
         self._save(state)
         machines = {name: self.machine(name) for name in topo.MACHINES}
         topo.connect(machines, self._options["dhcp"])
@@ -162,17 +168,7 @@ class Lab:
         part, or whose processes were killed, is no error."""
         if os.geteuid() != 0:
             raise LabError("the lab needs root: sudo tests/lab/lab ...")
-        if self.running():
-            # The kernel kills the rest of the PID namespace, and the init ends
-            # only when all of it is gone.
-            init = self._state()["init"]
-            fd = os.pidfd_open(init)
-            try:
-                if namespaces.start_time(init) == self._state()["init_start"]:
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-                    _wait_end(fd)
-            finally:
-                os.close(fd)
+        namespaces.kill_inits(self.dir)
         if not keep_logs:
             self._remove_files()
 
@@ -234,8 +230,6 @@ class Lab:
         state = self._state()
         if state is None or not self.running():
             return {"name": self.name, "up": False, "dir": self.dir}
-        if "machines" not in state:
-            return {"name": self.name, "up": False, "starting": True, "dir": self.dir}
         machines = {name: self.machine(name) for name in topo.MACHINES}
         daemons = {}
         for name, daemon in state["daemons"].items():
@@ -334,15 +328,8 @@ class Lab:
 
     def _start_bus(self, host):
         need("dbus-daemon")
-        os.mkdir(host.path("/run/dbus"))
-        with open(host.path("/run/dbus/lab.conf"), "w", encoding="ascii") as f:
-            f.write(BUS_CONF)
-        self._daemon(
-            host,
-            "dbus-daemon",
-            ["dbus-daemon", "--config-file=/run/dbus/lab.conf", "--nofork"]
-            + ["--nopidfile", "--print-address"],
-        )
+        bus.write_conf(host.path("/run/dbus"), "/run/dbus")
+        self._daemon(host, "dbus-daemon", bus.command("/run/dbus/" + bus.CONF))
         self._wait_log("dbus-daemon", "unix:path=")
 
     # --- what the servers saw ----------------------------------------------
@@ -431,22 +418,6 @@ class Lab:
         self._save(state)
 
 
-BUS_CONF = """<!DOCTYPE busconfig PUBLIC
- "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>system</type>
-  <listen>unix:path=/run/dbus/system_bus_socket</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="*"/>
-    <allow own="*"/>
-    <allow send_destination="*" eavesdrop="true"/>
-    <allow receive_sender="*"/>
-  </policy>
-</busconfig>
-"""
-
 NATIVE_TORRC = [
     "DataDirectory /run/tor",
     "Log notice stdout",
@@ -474,10 +445,3 @@ table inet native {
 	}
 }
 """ % (NATIVE_UID, topo.LAN4)
-
-
-def _wait_end(pidfd):
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    if not poll.poll(20000):
-        raise LabError("the lab's init was killed but does not end")

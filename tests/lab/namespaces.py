@@ -16,6 +16,7 @@ in the machine's PIDs, the second in the lab's.
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -41,6 +42,8 @@ PR_SET_NAME = 15
 
 # "mnt" last: the other files are opened by paths of the caller's mounts.
 KINDS = ("ipc", "uts", "net", "pid", "mnt")
+
+INIT_NAME = "torvm-lab-init"
 
 # An installed TorVM's state and configuration are not the lab's.
 MASKED = ("/var/lib/torvm", "/etc/torvm")
@@ -114,6 +117,14 @@ def _own_mounts(resolv_conf, with_sys):
         _mount(own, real, None, MS_BIND)
 
 
+def private_run():
+    """Give the calling process its own mounts with an empty /run."""
+    _unshare(CLONE_NEWNS)
+    _mount("none", "/", None, MS_REC | MS_PRIVATE)
+    _mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    os.mkdir("/run/lock", 0o1777)
+
+
 def _reap_forever(name):
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -138,6 +149,7 @@ def _hold(prefix, name, resolv_conf, report):
             ready_out, ready_into = os.pipe()
             holder = os.fork()
             if holder == 0:
+                os.chdir("/")
                 for fd in (into, ready_out, report):
                     os.close(fd)
                 hostname = ("%s-%s" % (prefix, name)).encode()
@@ -159,21 +171,16 @@ def _hold(prefix, name, resolv_conf, report):
             os.write(into, str(e).encode())
         os._exit(0)
     os.close(into)
-    answer = os.read(out, 500).decode()
-    os.close(out)
+    answer = _read_all(out)
     os.waitpid(middle, 0)
     if not answer.isdigit():
         raise LabError("namespace %s: %s" % (name, answer))
     return int(answer)
 
 
-def _init(prefix, machines, go, report):
+def _init(prefix, machines, report):
     """Body of the lab's init; does not return."""
     try:
-        # Nobody recorded us: end rather than live on unknown.
-        if os.read(go, 1) != b"g":
-            os._exit(1)
-        os.close(go)
         _own_mounts(None, False)
         lines = []
         for name, resolv_conf in machines.items():
@@ -184,20 +191,18 @@ def _init(prefix, machines, go, report):
         os.write(report, ("error %s\n" % e).encode())
         os._exit(1)
     os.close(report)
-    _reap_forever("lab-init")
+    _reap_forever(INIT_NAME)
 
 
-def start(prefix, machines, record):
+def start(directory, prefix, machines):
     """Start the lab's init and one holder per machine.
 
+    directory: the lab's; the init is found again by it, see find_inits().
     prefix: hostnames are PREFIX-MACHINE.
     machines: name -> contents of its /etc/resolv.conf.
-    record: called with the init's PID before it does anything, so that the PID
-    is on disk before there is something to clean up.
 
-    Returns name -> PID in the lab's PID namespace.
+    Returns the init's PID, and name -> PID in the lab's PID namespace.
     """
-    go_out, go_into = os.pipe()
     report_out, report_into = os.pipe()
     pid_out, pid_into = os.pipe()
     sys.stdout.flush()
@@ -206,14 +211,15 @@ def start(prefix, machines, record):
     if middle == 0:
         try:
             os.setsid()
-            os.chdir("/")
+            os.chdir(directory)
+            # From here to its end the lab can be found by find_inits().
+            _libc.prctl(PR_SET_NAME, INIT_NAME.encode(), 0, 0, 0)
             null = os.open("/dev/null", os.O_RDWR)
             for fd in (0, 1, 2):
                 os.dup2(null, fd)
             # The lab outlives its caller: hold none of the caller's files.
-            keep = sorted({go_out, report_into, pid_into})
             low = 3
-            for fd in keep:
+            for fd in sorted((report_into, pid_into)):
                 os.closerange(low, fd)
                 low = fd + 1
             os.closerange(low, 65536)
@@ -224,32 +230,55 @@ def start(prefix, machines, record):
             init = os.fork()
             if init == 0:
                 os.close(pid_into)
-                _init(prefix, machines, go_out, report_into)
+                _init(prefix, machines, report_into)
             os.write(pid_into, b"%d" % init)
         except OSError as e:
             os.write(pid_into, str(e).encode())
         os._exit(0)
-    for fd in (go_out, report_into, pid_into):
-        os.close(fd)
-    try:
-        answer = os.read(pid_out, 500).decode()
-        os.waitpid(middle, 0)
-        if not answer.isdigit():
-            raise LabError("cannot make namespaces: " + answer)
-        record(int(answer))
-        os.write(go_into, b"g")
-        text = ""
-        while True:
-            part = os.read(report_out, 4096).decode()
-            if not part:
-                break
-            text += part
-    finally:
-        for fd in (go_into, report_out, pid_out):
+    os.close(report_into)
+    os.close(pid_into)
+    answer = _read_all(pid_out)
+    os.waitpid(middle, 0)
+    text = _read_all(report_out)
+    if not answer.isdigit() or not text or text.startswith("error "):
+        raise LabError("cannot make namespaces: " + (text or answer))
+    holders = (line.split() for line in text.splitlines())
+    return int(answer), {name: int(pid) for name, pid in holders}
+
+
+def _read_all(fd):
+    with os.fdopen(fd, "rb") as f:
+        return f.read().decode(errors="replace")
+
+
+def kill_inits(directory):
+    """End every lab of a directory and wait until all of it is gone.
+
+    The directory may have been deleted; nothing recorded is needed. The kernel
+    kills the rest of a PID namespace with its init, which ends only when all of
+    it has ended.
+    """
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            fd = os.pidfd_open(int(entry))
+        except OSError:
+            continue
+        try:
+            # Checked after the descriptor is open: it cannot be another's PID.
+            with open("/proc/%s/comm" % entry, encoding="ascii", errors="replace") as f:
+                if f.read().rstrip("\n") != INIT_NAME:
+                    continue
+            cwd = os.readlink("/proc/%s/cwd" % entry)
+            if cwd in (directory, directory + " (deleted)"):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                if not select.select([fd], [], [], 20)[0]:
+                    raise LabError("the lab's init %s was killed but lives on" % entry)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+        finally:
             os.close(fd)
-    if text.startswith("error ") or not text:
-        raise LabError("cannot make namespaces: " + text[6:].strip())
-    return {name: int(pid) for name, pid in (x.split() for x in text.splitlines())}
 
 
 # --- entering -----------------------------------------------------------------
@@ -352,15 +381,9 @@ class Namespace:
                 os.write(into, str(e).encode())
             os._exit(0)
         os.close(into)
-        answer = b""
-        while True:
-            part = os.read(out, 500)
-            if not part:
-                break
-            answer += part
-        os.close(out)
+        answer = _read_all(out)
         os.waitpid(child, 0)
-        if not answer.decode().isdigit():
+        if not answer.isdigit():
             raise LabError("%s: cannot start %s: %s" % (self.name, argv[0], answer))
         return int(answer)
 
