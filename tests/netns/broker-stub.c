@@ -8,7 +8,8 @@
  * come as "event NAME text" in between. START_VM takes the argument vector
  * from the file `argv` of the state directory.
  *
- * As `torvmd recover DIR` it does what `torvm recover` does.
+ * As `torvmd recover DIR` it does what `torvm recover` does; as `torvmd
+ * resolved` it stands in for systemd-resolved on the bus and prints the calls.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,6 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <systemd/sd-bus.h>
 #include <unistd.h>
 
 #include "broker/channel.h"
@@ -144,6 +146,45 @@ static int recover(const char *dir)
 			   : EXIT_CODE_OK;
 }
 
+static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	int32_t ifindex = 0;
+
+	if (!sd_bus_message_is_method_call(
+		    m, "org.freedesktop.resolve1.Manager", NULL))
+		return 0;
+	if (strcmp(sd_bus_message_get_member(m), "FlushCaches") != 0)
+		sd_bus_message_read(m, "i", &ifindex);
+	printf("%s %d\n", sd_bus_message_get_member(m), ifindex);
+	fflush(stdout);
+	return sd_bus_reply_method_return(m, NULL);
+}
+
+static int resolved(void)
+{
+	sd_bus *bus = NULL;
+	int opened = sd_bus_open_system(&bus);
+
+	if (opened >= 0)
+		opened = sd_bus_add_object(
+			bus, NULL, "/org/freedesktop/resolve1", on_call, NULL);
+	if (opened >= 0)
+		opened =
+			sd_bus_request_name(bus, "org.freedesktop.resolve1", 0);
+	if (opened < 0) {
+		printf("no bus: %s\n", strerror(-opened));
+		return EXIT_CODE_FAILED;
+	}
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		int r = sd_bus_process(bus, NULL);
+
+		if (r < 0 || (r == 0 && sd_bus_wait(bus, UINT64_MAX) < 0))
+			return EXIT_CODE_FAILED;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	bool resumed = false;
@@ -151,6 +192,8 @@ int main(int argc, char **argv)
 
 	if (argc == 3 && strcmp(argv[1], "recover") == 0)
 		return recover(argv[2]);
+	if (argc == 2 && strcmp(argv[1], "resolved") == 0)
+		return resolved();
 	for (i = 1; i < argc; i++)
 		resumed = resumed || strcmp(argv[i], "--resume") == 0;
 	for (;;) {

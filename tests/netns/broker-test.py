@@ -23,7 +23,7 @@ import time
 
 CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 LIMIT_S = 30
-ENGINE_UID, VM_UID = 61100, 61101
+ENGINE_UID, VM_UID, NOBODY = 61100, 61101, 65534
 PROBE = ("198.51.100.9", 4242)
 
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -200,6 +200,7 @@ class Controller:
         self.process = None
         self.client = None
         self.events = []
+        self.environment = {}
         os.mkdir(os.path.join(self.top, "bin"))
         for source, name in ((test.broker, "torvm-broker"), (test.stub, "torvmd")):
             shutil.copy(source, os.path.join(self.top, "bin", name))
@@ -208,7 +209,8 @@ class Controller:
     def start(self, *options):
         self.process = subprocess.Popen(
             [os.path.join(self.top, "bin", "torvm-broker"), "--runtime-dir", self.runtime,
-             "--state-dir", self.state, *options], stdin=subprocess.DEVNULL)
+             "--state-dir", self.state, *options], stdin=subprocess.DEVNULL,
+            env={**os.environ, **self.environment})
         self.connect()
 
     def connect(self):
@@ -379,6 +381,70 @@ class Test:
         c.stop()
         assert not alive(vm)
         self.restored()
+
+    def test_service_manager(self):
+        """READY=1 once, a status each time, STOPPING=1."""
+        c = self.c
+        path = os.path.join(c.top, "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.settimeout(LIMIT_S)
+            s.bind(path)
+            c.environment["NOTIFY_SOCKET"] = path
+            c.start()
+            for expected in (b"READY=1\nSTATUS=", b"STATUS="):
+                c.must("NOTIFY")
+                assert s.recv(4096) == expected
+            c.process.terminate()
+            assert s.recv(4096) == b"STOPPING=1"
+            c.client.write("exit 0\n")
+            c.client.flush()
+        c.wait(0)
+
+    def resolved(self):
+        """A bus with a stand-in for systemd-resolved, of another user."""
+        config = os.path.join(self.c.top, "bus.conf")
+        address = f"unix:path={self.c.top}/bus"
+        with open(config, "w", encoding="utf-8") as f:
+            f.write('<busconfig><type>system</type><auth>EXTERNAL</auth>'
+                    f"<listen>{address}</listen>"
+                    '<policy context="default"><allow user="*"/><allow own="*"/>'
+                    '<allow send_destination="*"/><allow receive_sender="*"/>'
+                    "</policy></busconfig>")
+        os.chmod(self.c.top, 0o755)
+        self.c.environment["DBUS_SYSTEM_BUS_ADDRESS"] = address
+        yield subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork",
+                                "--nopidfile"])
+        wait_for("the bus", lambda: os.path.exists(f"{self.c.top}/bus"))
+        yield subprocess.Popen([self.stub, "resolved"], stdout=subprocess.PIPE, text=True,
+                               env={"DBUS_SYSTEM_BUS_ADDRESS": address}, user=NOBODY, group=NOBODY)
+
+    def test_resolved(self):
+        """The bus is spoken to from inside the sandbox, and only about torvm0."""
+        bus, service = self.resolved()
+        try:
+            ready = service.stdout.readline()
+            assert ready == "ready\n", ready
+            c = self.c
+            c.start()
+            vm = c.protect()
+            assert c.must("STATUS") == [0x3f, vm]
+            index = socket.if_nametoindex("torvm0")
+            c.must("RESTORE_DNS")
+            assert c.must("STATUS") == [0x2f, vm]
+            c.must("SET_DNS")
+            c.stop()
+            self.restored()
+        finally:
+            service.kill()
+            calls = [line.split() for line in service.stdout]
+            service.wait()
+            bus.kill()
+            bus.wait()
+        members = [call[0] for call in calls]
+        for member in ("SetLinkDNS", "SetLinkDomains", "SetLinkDefaultRoute", "RevertLink"):
+            assert member in members, calls
+        assert members[-1] == "FlushCaches", calls
+        assert all(call[1] == str(index) for call in calls if call[0] != "FlushCaches"), calls
 
     def test_qemu_killed(self):
         c = self.c
