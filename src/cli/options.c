@@ -94,7 +94,7 @@ static int parse_path(const char *name, const char *text, char **ret)
 				name,
 				strcmp(name, "config") ? "folder" : "file");
 	if (text[0] != '/') {
-		cwd = getcwd(NULL, 0);
+		cwd = get_current_dir_name();
 		if (!cwd)
 			return cli_fail(EXIT_CODE_FAILED,
 					"the working directory is gone: %m");

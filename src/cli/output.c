@@ -116,7 +116,8 @@ void cli_progress_init(struct cli_progress *p)
 	const char *term = getenv("TERM");
 
 	*p = (struct cli_progress){
-		.tty = isatty(STDERR_FILENO) && term && strcmp(term, "dumb"),
+		.tty = isatty(STDERR_FILENO) && term &&
+		       strcmp(term, "dumb") != 0,
 	};
 }
 
@@ -128,7 +129,7 @@ void cli_progress_show(struct cli_progress *p,
 	cli_describe(status, line, sizeof(line));
 	if (p->quiet || !strcmp(line, p->last))
 		return;
-	strcpy(p->last, line);
+	str_copy(p->last, sizeof(p->last), line);
 	/* One row: a line that wraps could not be rewritten. */
 	if (p->tty)
 		fprintf(stderr, "\r\033[K\033[?7l%s\033[?7h", line);

@@ -140,13 +140,15 @@ static int service_exit_code(void)
 	FILE *in = popen("/usr/bin/systemctl show --value "
 			 "--property=ExecMainStatus " SERVICE,
 			 "re");
-	int code = 0;
+	char line[32] = "";
+	long code = 0;
 
-	if (in && fscanf(in, "%d", &code) != 1)
-		code = 0;
+	if (in && fgets(line, sizeof(line), in))
+		code = strtol(line, NULL, 10);
 	if (in)
 		pclose(in);
-	return code > 0 && code <= EXIT_CODE_TIMEOUT ? code : EXIT_CODE_FAILED;
+	return code > 0 && code <= EXIT_CODE_TIMEOUT ? (int)code
+						     : EXIT_CODE_FAILED;
 }
 
 /* The last lines of the log, as they are. */
@@ -383,7 +385,7 @@ int cli_down(const struct cli_args *args)
 	}
 	if (r == 0) {
 		cli_progress_init(&f.progress);
-		client_set_deadline(client, CLI_STOP_TIMEOUT_S * 1000);
+		client_set_deadline(client, CLI_STOP_TIMEOUT_S * INT64_C(1000));
 		r = client_stop(client, on_stop, &f, &e);
 		cli_progress_end(&f.progress);
 	}

@@ -195,7 +195,7 @@ static int check_args(enum config_transport t, const struct bridge_line *b,
 						  r->name);
 	}
 	if (t == CONFIG_TRANSPORT_SNOWFLAKE &&
-	    strcasecmp(find_arg(b, "fingerprint"), b->fingerprint))
+	    strcasecmp(find_arg(b, "fingerprint"), b->fingerprint) != 0)
 		return config_problem_set(p, "the same fingerprint twice",
 					  "fingerprint= differs from the "
 					  "fingerprint after the address");

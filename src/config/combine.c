@@ -8,7 +8,7 @@
 #include "config/bridge_line.h"
 
 /* The guest takes a torrc of 64 KiB; this leaves room for our own lines. */
-#define TORRC_BUDGET (48 * 1024)
+#define TORRC_BUDGET ((size_t)48 * 1024)
 
 /* 10.0.2.0/24: the guest's own uplink (QEMU's user-mode network). */
 #define UPLINK_NET 0x0a000200u

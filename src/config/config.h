@@ -13,7 +13,7 @@
 #include "base/log.h"
 
 /* Largest configuration file read, in bytes. */
-#define CONFIG_FILE_MAX (256 * 1024)
+#define CONFIG_FILE_MAX ((size_t)256 * 1024)
 
 enum config_accel {
 	CONFIG_ACCEL_AUTO,

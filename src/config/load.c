@@ -54,10 +54,11 @@ static int check_file(const struct stat *st, const char *name, struct error *e)
 				 "%.200s: others than its owner may write it "
 				 "(mode %04o). Run: chmod go-w %.100s",
 				 name, (unsigned int)st->st_mode & 07777, name);
-	if (st->st_size > CONFIG_FILE_MAX)
-		return error_set(e, -EINVAL,
-				 "%.200s: %lld bytes long; allowed: at most %d",
-				 name, (long long)st->st_size, CONFIG_FILE_MAX);
+	if (st->st_size > (off_t)CONFIG_FILE_MAX)
+		return error_set(
+			e, -EINVAL,
+			"%.200s: %lld bytes long; allowed: at most %zu", name,
+			(long long)st->st_size, CONFIG_FILE_MAX);
 	return 0;
 }
 

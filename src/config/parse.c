@@ -481,7 +481,7 @@ int config_parse(const char *name, const char *text, size_t len,
 
 	if (len > CONFIG_FILE_MAX)
 		return config_refuse(&ctx, NULL, NULL,
-				     "over %d bytes: no configuration is that "
+				     "over %zu bytes: no configuration is that "
 				     "long",
 				     CONFIG_FILE_MAX);
 	if (len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))

@@ -251,8 +251,8 @@ static int check_value(enum value_kind kind, const char *name,
 			allowed = "0 or 1";
 		break;
 	case VALUE_AUTOBOOL:
-		if (strcmp(value, "0") && strcmp(value, "1") &&
-		    strcmp(value, "auto"))
+		if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0 &&
+		    strcmp(value, "auto") != 0)
 			allowed = "0, 1 or auto";
 		break;
 	case VALUE_UINT:
@@ -299,7 +299,7 @@ int config_check_tor_option(const char *line, struct config_problem *p)
 	if (strlen(line) > 1000)
 		return config_problem_set(p, form, "option %s: too long", name);
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
-		if (strcasecmp(options[i].name, name))
+		if (strcasecmp(options[i].name, name) != 0)
 			continue;
 		if (*value == '\0')
 			return config_problem_set(

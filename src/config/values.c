@@ -242,17 +242,18 @@ static bool is_node(char *item)
 int config_check_node_list(const char *value, struct config_problem *p)
 {
 	_cleanup_free_ char *copy = strdup(value);
-	char *rest = copy, *item;
+	char *rest = copy;
 
 	if (!copy)
 		return config_problem_set(p, NULL, "out of memory");
-	while ((item = strsep(&rest, ","))) {
+	while (rest) {
+		char *item = strsep(&rest, ",");
 		char shown[32];
 
 		item += strspn(item, " ");
 		for (size_t n = strlen(item); n > 0 && item[n - 1] == ' ';)
 			item[--n] = '\0';
-		snprintf(shown, sizeof(shown), "%.31s", item);
+		str_copy(shown, sizeof(shown), item);
 		if (!is_node(item))
 			return config_problem_set(p, NULL,
 						  "\"%s\" is no country, "
