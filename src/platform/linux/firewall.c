@@ -288,7 +288,8 @@ int net_firewall_set(struct net *net, const struct net_plan *plan,
 	net->firewall = true;
 	if (e)
 		*e = ERROR_NULL(*e);
-	return 0;
+	/* The links may have changed, and with them the inner bridges. */
+	return net->rules ? routes_sync(net, plan, e) : 0;
 }
 
 int firewall_probe(struct net *net, const struct net_plan *plan,

@@ -111,14 +111,19 @@ int firewall_probe(struct net *net, const struct net_plan *plan,
 /* --- rules.c --- */
 
 int rules_precheck(struct net *net, struct error *e);
-/* Whether every rule of ours, and table T, is as net_rules_add() makes it. */
+/* Whether every rule of ours is there, and the default route of T. */
 bool rules_complete(struct net *net, const struct net_plan *plan);
 
 /* --- route.c --- */
 
 /* Brings table T to what the TAP's state and the inner bridges ask for. */
 int routes_sync(struct net *net, const struct net_plan *plan, struct error *e);
-bool routes_complete(struct net *net, const struct net_plan *plan);
+enum routes_state {
+	ROUTES_COMPLETE,
+	ROUTES_OTHER_INNER, /* only the inner bridges' routes differ */
+	ROUTES_NO_DEFAULT,
+};
+enum routes_state routes_check(struct net *net, const struct net_plan *plan);
 int routes_remove(struct net *net, struct error *e);
 int routes_precheck(struct net *net, const struct net_plan *plan,
 		    struct error *e);

@@ -231,22 +231,33 @@ int routes_remove(struct net *net, struct error *e)
 	return 0;
 }
 
-bool routes_complete(struct net *net, const struct net_plan *plan)
+enum routes_state routes_check(struct net *net, const struct net_plan *plan)
 {
 	struct routes all = { 0 }, wanted = { 0 };
+	enum routes_state state = ROUTES_COMPLETE;
 	size_t ours = 0;
 	bool complete;
 
 	complete = routes_read(net, &all) == 0 &&
 		   wanted_routes(net, plan, &all, &wanted) == 0;
+	if (!complete)
+		state = ROUTES_NO_DEFAULT;
 	for (size_t i = 0; complete && i < all.n; i++)
 		ours += is_ours(&all.v[i]);
-	for (size_t i = 0; complete && i < wanted.n; i++)
-		complete = contains(&all, &wanted.v[i]);
-	complete = complete && ours == wanted.n;
+	if (ours != wanted.n)
+		state = ROUTES_OTHER_INNER;
+	for (size_t i = 0; complete && i < wanted.n; i++) {
+		if (contains(&all, &wanted.v[i]))
+			continue;
+		state = ROUTES_OTHER_INNER;
+		if (!wanted.v[i].dst_len) {
+			state = ROUTES_NO_DEFAULT;
+			break;
+		}
+	}
 	free(wanted.v);
 	free(all.v);
-	return complete;
+	return state;
 }
 
 int routes_precheck(struct net *net, const struct net_plan *plan,

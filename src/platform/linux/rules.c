@@ -287,7 +287,8 @@ bool rules_complete(struct net *net, const struct net_plan *plan)
 		    !contains(rules.v, rules.n, &wanted[i]))
 			complete = false;
 	free(rules.v);
-	return r == 0 && complete && have[0] && routes_complete(net, plan);
+	return r == 0 && complete && have[0] &&
+	       routes_check(net, plan) != ROUTES_NO_DEFAULT;
 }
 
 int rules_precheck(struct net *net, struct error *e)

@@ -197,6 +197,9 @@ unsigned int net_watch_read(struct net *net, const struct net_plan *plan)
 		changed |= check_links(net, plan);
 	if ((seen & SEEN_RULE) && net->rules && !rules_complete(net, plan))
 		changed |= NET_CHANGED_RULES;
+	if ((seen & SEEN_RULE) && net->rules &&
+	    routes_check(net, plan) == ROUTES_OTHER_INNER)
+		changed |= NET_CHANGED_LINKS;
 	if ((seen & SEEN_TABLE) && net->firewall)
 		changed |= NET_CHANGED_FIREWALL;
 	return changed;
