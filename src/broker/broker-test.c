@@ -384,8 +384,10 @@ static void damage_is_repaired_and_told(void **state)
 	assert_string_equal(t.events, "repaired repaired ");
 
 	t.events[0] = '\0';
+	fake_net.log[0] = '\0';
 	fake_net_disturb(NET_CHANGED_TAP);
 	broker_network_changed(&t.b);
+	assert_string_equal(fake_net.log, "firewall_set(uplink) tap_delete");
 	assert_string_equal(t.events, "tap_lost ");
 	assert_int_equal(fake_net.mode, NET_FIREWALL_UPLINK);
 	assert_int_equal(ask(BROKER_REQUEST_STATUS), 0);

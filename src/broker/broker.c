@@ -581,6 +581,8 @@ static void tap_lost(struct broker *b)
 			     BROKER_UP_DNS);
 	tighten(b, is_up(b, BROKER_UP_VM) ? NET_FIREWALL_UPLINK
 					  : NET_FIREWALL_BLOCKED);
+	/* Gone or only taken down: the next one is made from scratch. */
+	net_tap_delete(b->net, &b->journal.plan, NULL);
 	log_warning("Another program deleted the network link %s; traffic "
 		    "stays blocked until TorVM has made a new one",
 		    b->journal.plan.tap_name);

@@ -87,6 +87,8 @@ class Outside:
             self.serve(child_ready)
         child_ready.close()
         assert self.ready.recv(1) == b"n"
+        with open("/proc/sys/net/ipv6/conf/default/accept_dad", "w", encoding="ascii") as f:
+            f.write("0")
         run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "peer0", "netns", str(self.pid))
         run("ip", "link", "set", "lo", "up")
         run("ip", "addr", "add", "192.0.2.2/24", "dev", "up0")
@@ -94,9 +96,17 @@ class Outside:
         run("ip", "route", "add", "default", "via", "192.0.2.1")
         self.ready.send(b"u")
         assert self.ready.recv(1) == b"r"
+        wait_for("the uplink", self.settled)
         # Nothing shall be held back by address resolution.
         run("ip", "neigh", "replace", "192.0.2.1", "lladdr", "02:00:00:00:00:01",
             "nud", "permanent", "dev", "up0")
+
+    @staticmethod
+    def settled():
+        """Carrier seen, addresses no longer tentative: the state to come back to."""
+        link = json.loads(run("ip", "-j", "addr", "show", "up0"))[0]
+        return link["operstate"] == "UP" and len(link["addr_info"]) == 2 and \
+            not any(address.get("tentative") for address in link["addr_info"])
 
     @staticmethod
     def serve(ready):
