@@ -41,11 +41,12 @@
  * Lines that the torrc holds, each exactly once: TransPort, DNSPort,
  * SocksPort, ControlSocket, DataDirectory, Log. The guest's firewall, relay
  * and supervision rely on them, so it refuses a torrc without one of them or
- * with another value. Flags may follow the three ports' value.
+ * with another value. Flags may follow the three ports' value. They are bound
+ * to vm_ip: Tor calls 0.0.0.0 an open proxy to the Internet, at each start.
  */
-#define GUEST_TORRC_TRANS_PORT "0.0.0.0:9095"
-#define GUEST_TORRC_DNS_PORT "0.0.0.0:9093"
-#define GUEST_TORRC_SOCKS_PORT "0.0.0.0:9050"
+#define GUEST_TORRC_TRANS_PORT ":9095" /* after vm_ip, as the next two */
+#define GUEST_TORRC_DNS_PORT ":9093"
+#define GUEST_TORRC_SOCKS_PORT ":9050"
 #define GUEST_TORRC_CONTROL_SOCKET "/run/tor/control"
 #define GUEST_TORRC_DATA_DISK "/var/lib/tor-state/tor" /* state_disk=1 */
 #define GUEST_TORRC_DATA_RAM "/run/tor/data"           /* state_disk=0 */

@@ -141,7 +141,11 @@ static void test_config_limits(void **state)
 static int check(const char *text, bool state_disk)
 {
 	struct error e = ERROR_NULL(e);
-	int r = guest_torrc_check(text, strlen(text), state_disk, &e);
+	const struct guest_config config = {
+		.state_disk = state_disk,
+		.vm_ip.s_addr = htonl(0x0a0a0a01),
+	};
+	int r = guest_torrc_check(text, strlen(text), &config, &e);
 
 	assert_int_equal(r, e.code);
 	assert_true(r == 0 || e.text[0]);
@@ -150,9 +154,9 @@ static int check(const char *text, bool state_disk)
 
 static void test_torrc(void **state)
 {
-	static const char head[] = "TransPort 0.0.0.0:9095\n"
-				   "DNSPort 0.0.0.0:9093\n"
-				   "SocksPort 0.0.0.0:9050\n"
+	static const char head[] = "TransPort 10.10.10.1:9095\n"
+				   "DNSPort 10.10.10.1:9093\n"
+				   "SocksPort 10.10.10.1:9050\n"
 				   "ControlSocket /run/tor/control\n"
 				   "Log notice stdout\n";
 	static const char *const good[] = {
@@ -165,21 +169,14 @@ static void test_torrc(void **state)
 		"LogTimeGranularity 1\n",
 	};
 	static const char *const bad[] = {
-		"SocksPort 9051\n",
-		"+SocksPort 9051\n",
-		"/SocksPort\n",
-		"SocksPor 9051\n",
-		"TRANSPORT 0.0.0.0:9095\n",
-		"ControlPort 9051\n",
-		"ControlPor 9051\n",
-		"User root\n",
-		"user root\n",
-		"%include /etc\n",
-		"ORPort 9001\n",
-		"Log debug file /x\n",
-		"Nickname a\\\n",
-		"Nickname a\r\n",
-		"Nickname \xc3\xa4\n",
+		"SocksPort 9051\n",    "SocksPort 0.0.0.0:9050\n",
+		"+SocksPort 9051\n",   "/SocksPort\n",
+		"SocksPor 9051\n",     "TRANSPORT 10.10.10.1:9095\n",
+		"ControlPort 9051\n",  "ControlPor 9051\n",
+		"User root\n",         "user root\n",
+		"%include /etc\n",     "ORPort 9001\n",
+		"Log debug file /x\n", "Nickname a\\\n",
+		"Nickname a\r\n",      "Nickname \xc3\xa4\n",
 		"Nickname a", /* not terminated */
 		"\"User\" root\n",
 	};
@@ -202,9 +199,9 @@ static void test_torrc(void **state)
 static void test_torrc_fixed(void **state)
 {
 	static const char *const lines[] = {
-		"TransPort 0.0.0.0:9095",
-		"DNSPort 0.0.0.0:9093",
-		"SocksPort 0.0.0.0:9050 IsolateDestAddr SessionGroup=5",
+		"TransPort 10.10.10.1:9095",
+		"DNSPort 10.10.10.1:9093",
+		"SocksPort 10.10.10.1:9050 IsolateDestAddr SessionGroup=5",
 		"ControlSocket /run/tor/control",
 		"DataDirectory /run/tor/data",
 		"Log notice stdout",
@@ -228,7 +225,8 @@ static void test_torrc_fixed(void **state)
 			text[0] = '\0';
 			for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
 				if (i == 2 && i == at && t == 0)
-					strcat(text, "SocksPort 0.0.0.0:9050");
+					strcat(text,
+					       "SocksPort 10.10.10.1:9050");
 				else
 					strcat(text, lines[i]);
 				strcat(text, i == at ? tails[t] : "");

@@ -464,7 +464,7 @@ static void configure(struct init *in)
 		fail(in, "%s", e.text);
 	len = system_read_fw_cfg(GUEST_FW_CFG_TORRC, text, &e);
 	if (len < 0 ||
-	    guest_torrc_check(text, (size_t)len, in->config.state_disk, &e) < 0)
+	    guest_torrc_check(text, (size_t)len, &in->config, &e) < 0)
 		fail(in, "%s", e.text);
 	if (tor_prepare(text, (size_t)len, !in->config.state_disk, &e) < 0)
 		fail(in, "%s", e.text);

@@ -18,6 +18,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <time.h>
@@ -196,6 +197,21 @@ static int cover_dev(void)
 		       : 0;
 }
 
+/* Believes what the kernel shows, not what it answered. */
+static int check_lock(struct error *e)
+{
+	_cleanup_close_ int fd =
+		open("/proc/sys/kernel/modules_disabled", O_RDONLY | O_CLOEXEC);
+	struct statvfs root;
+	char value = '?';
+
+	if (fd < 0 || read(fd, &value, 1) != 1 || value != '1' ||
+	    statvfs("/", &root) < 0 || !(root.f_flag & ST_RDONLY) ||
+	    access("/sys/kernel", F_OK) == 0 || access("/dev/kmsg", F_OK) == 0)
+		return error_set(e, -EBADE, "the lockdown did not take hold");
+	return 0;
+}
+
 int system_lock_down(struct error *e)
 {
 	int r = write_setting("kernel/modules_disabled", "1");
@@ -218,7 +234,7 @@ int system_lock_down(struct error *e)
 				 "cannot make the root file system read-only: "
 				 "%s",
 				 strerror(errno));
-	return 0;
+	return check_lock(e);
 }
 
 int system_write_file(const char *path, const char *data, size_t len,

@@ -13,8 +13,11 @@
  */
 #include "init/torrc.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -22,18 +25,16 @@
 
 struct fixed {
 	const char *option;
-	const char *value;
-	bool flags; /* words may follow the value */
+	const char *value; /* NULL: depends on state_disk */
+	bool port;         /* vm_ip goes before, flags may follow */
 };
-
-enum { FIXED_DATA_DIRECTORY = 4 };
 
 static const struct fixed fixed[] = {
 	{ "TransPort", GUEST_TORRC_TRANS_PORT, true },
 	{ "DNSPort", GUEST_TORRC_DNS_PORT, true },
 	{ "SocksPort", GUEST_TORRC_SOCKS_PORT, true },
 	{ "ControlSocket", GUEST_TORRC_CONTROL_SOCKET, false },
-	[FIXED_DATA_DIRECTORY] = { "DataDirectory", NULL, false },
+	{ "DataDirectory", NULL, false },
 	{ "Log", GUEST_TORRC_LOG, false },
 };
 
@@ -73,9 +74,24 @@ static bool value_matches(const char *value, const char *wanted, bool flags)
 	return true;
 }
 
+static void wanted_value(const struct fixed *line,
+			 const struct guest_config *config, char *ret,
+			 size_t size)
+{
+	char ip[INET_ADDRSTRLEN] = "";
+
+	if (line->port)
+		inet_ntop(AF_INET, &config->vm_ip, ip, sizeof(ip));
+	snprintf(ret, size, "%s%s", ip,
+		 line->value          ? line->value
+		 : config->state_disk ? GUEST_TORRC_DATA_DISK
+				      : GUEST_TORRC_DATA_RAM);
+}
+
 /* @line: terminated, changed. @seen: a bit per entry of fixed[]. */
-static int check_line(char *line, size_t number, bool state_disk,
-		      unsigned int *seen, struct error *e)
+static int check_line(char *line, size_t number,
+		      const struct guest_config *config, unsigned int *seen,
+		      struct error *e)
 {
 	char *name, *value, *end;
 
@@ -98,19 +114,17 @@ static int check_line(char *line, size_t number, bool state_disk,
 		*--end = '\0';
 
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
-		const char *wanted = fixed[i].value;
+		char wanted[64];
 
 		if (strcasecmp(name, fixed[i].option))
 			continue;
-		if (i == FIXED_DATA_DIRECTORY)
-			wanted = state_disk ? GUEST_TORRC_DATA_DISK
-					    : GUEST_TORRC_DATA_RAM;
 		if (*seen & 1U << i)
 			return error_set(e, -EINVAL,
 					 "torrc line %zu: %s is given twice",
 					 number, fixed[i].option);
 		*seen |= 1U << i;
-		if (!value_matches(value, wanted, fixed[i].flags))
+		wanted_value(&fixed[i], config, wanted, sizeof(wanted));
+		if (!value_matches(value, wanted, fixed[i].port))
 			return error_set(e, -EINVAL,
 					 "torrc line %zu: %s has to be %s",
 					 number, fixed[i].option, wanted);
@@ -132,8 +146,8 @@ static int check_line(char *line, size_t number, bool state_disk,
 	return 0;
 }
 
-int guest_torrc_check(const char *text, size_t len, bool state_disk,
-		      struct error *e)
+int guest_torrc_check(const char *text, size_t len,
+		      const struct guest_config *config, struct error *e)
 {
 	unsigned int seen = 0;
 	size_t number = 0;
@@ -166,7 +180,7 @@ int guest_torrc_check(const char *text, size_t len, bool state_disk,
 					 number);
 		memcpy(line, text, n);
 		line[n] = '\0';
-		r = check_line(line, number, state_disk, &seen, e);
+		r = check_line(line, number, config, &seen, e);
 		if (r < 0)
 			return r;
 		text += n + 1;

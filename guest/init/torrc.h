@@ -4,19 +4,19 @@
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/error.h"
+#include "init/config.h"
 
 /**
  * guest_torrc_check() - Look for lines the guest cannot live with
  * @text:	@len bytes, need not be terminated
- * @state_disk:	Whether DataDirectory has to be on the disk
+ * @config:	Where the ports are bound, whether DataDirectory is on the disk
  *
  * Checks the lines named in init/contract.h and nothing else: Tor itself judges
  * the rest. Pure: no I/O. Return: 0, or -EINVAL with a sentence that names the
  * option, never its value (a bridge line is a secret).
  */
-int guest_torrc_check(const char *text, size_t len, bool state_disk,
-		      struct error *e);
+int guest_torrc_check(const char *text, size_t len,
+		      const struct guest_config *config, struct error *e);

@@ -12,6 +12,7 @@
  */
 #include "tor/torrc.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <string.h>
@@ -24,9 +25,6 @@
  * (IsolateSOCKSAuth is Tor's default). */
 static const char fixed[] =
 	"ClientOnly 1\n"
-	"TransPort " GUEST_TORRC_TRANS_PORT "\n"
-	"DNSPort " GUEST_TORRC_DNS_PORT "\n"
-	"SocksPort " GUEST_TORRC_SOCKS_PORT "\n"
 	"ControlSocket " GUEST_TORRC_CONTROL_SOCKET "\n"
 	"Log " GUEST_TORRC_LOG "\n"
 	"SafeLogging 1\n"
@@ -183,6 +181,18 @@ static int check_size(const char *text, struct error *e)
 	return 0;
 }
 
+static int add_ports(struct buffer *out, const struct config *cfg)
+{
+	char ip[INET_ADDRSTRLEN];
+
+	inet_ntop(AF_INET, &cfg->network.vm_ip, ip, sizeof(ip));
+	return buffer_printf(out,
+			     "TransPort %s" GUEST_TORRC_TRANS_PORT "\n"
+			     "DNSPort %s" GUEST_TORRC_DNS_PORT "\n"
+			     "SocksPort %s" GUEST_TORRC_SOCKS_PORT "\n",
+			     ip, ip, ip);
+}
+
 static int render(struct buffer *out, const struct config *cfg, bool state_disk,
 		  struct error *e)
 {
@@ -191,6 +201,8 @@ static int render(struct buffer *out, const struct config *cfg, bool state_disk,
 	r = buffer_printf(out, "%sDataDirectory %s\n", fixed,
 			  state_disk ? GUEST_TORRC_DATA_DISK
 				     : GUEST_TORRC_DATA_RAM);
+	if (r == 0)
+		r = add_ports(out, cfg);
 	if (r == 0)
 		/* Tor rejects it beside a managed pluggable transport. */
 		r = buffer_append_string(out, "Sandbox 1\n");

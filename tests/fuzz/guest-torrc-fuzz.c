@@ -12,7 +12,11 @@
 static int accepted(const uint8_t *data, size_t size, bool state_disk)
 {
 	struct error e = ERROR_NULL(e);
-	int r = guest_torrc_check((const char *)data, size, state_disk, &e);
+	const struct guest_config config = {
+		.state_disk = state_disk,
+		.vm_ip.s_addr = htonl(0x0a0a0a01),
+	};
+	int r = guest_torrc_check((const char *)data, size, &config, &e);
 
 	must(r == e.code);
 	must(r == 0 || (e.text[0] && is_printable(e.text)));
@@ -21,7 +25,7 @@ static int accepted(const uint8_t *data, size_t size, bool state_disk)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const char more[] = "SocksPort 0.0.0.0:9150\n";
+	static const char more[] = "SocksPort 10.10.10.1:9150\n";
 	int disk = accepted(data, size, true),
 	    ram = accepted(data, size, false);
 	char *text;
@@ -35,7 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(text, data, size);
 	text[size] = '\0';
 	must(strstr(text, GUEST_TORRC_CONTROL_SOCKET));
-	must(strstr(text, GUEST_TORRC_TRANS_PORT));
+	must(strstr(text, "10.10.10.1" GUEST_TORRC_TRANS_PORT));
 	must(strstr(text, disk ? GUEST_TORRC_DATA_DISK : GUEST_TORRC_DATA_RAM));
 	/* A second door after all of it is seen. */
 	memcpy(text + size, more, sizeof(more));

@@ -29,9 +29,9 @@ CONFIG = {
 }
 
 TORRC = """\
-TransPort 0.0.0.0:9095
-DNSPort 0.0.0.0:9093
-SocksPort 0.0.0.0:9050
+TransPort 10.10.10.1:9095
+DNSPort 10.10.10.1:9093
+SocksPort 10.10.10.1:9050
 ControlSocket /run/tor/control
 Log notice stdout
 DataDirectory {data}
