@@ -126,12 +126,14 @@ static void on_stage(struct agent_link *a, enum agent_stage stage)
 	if (!a->stage_ms[stage])
 		a->stage_ms[stage] = engine_age_ms(e);
 	log_debug("guest: stage %s", agent_stage_name(stage));
-	/* An adopted guest repeats its last stage only. */
-	if (stage >= AGENT_STAGE_TOR_START)
-		tor_link_open(&e->tor);
-	if (stage == AGENT_STAGE_READY)
+	if (stage == AGENT_STAGE_READY) {
 		vm_supervisor_guest_ready(&e->vm);
-	if (stage >= AGENT_STAGE_FIREWALL)
+		tor_link_open(&e->tor);
+	}
+	/* An adopted guest repeats its last stage only. */
+	if (stage >= AGENT_STAGE_STATE_DISK ||
+	    (a->stage_ms[AGENT_STAGE_NETWORK] &&
+	     a->stage_ms[AGENT_STAGE_FIREWALL]))
 		a->network_up = true;
 	engine_changed(e);
 	report_up(a);
@@ -206,6 +208,7 @@ static void on_message(struct agent_link *a, const struct agent_message *m)
 			log_info("The VM's clock was set by %" PRId64 " ms.",
 				 m->offset_ms);
 		break;
+	case AGENT_KIND_WARNING: log_warning("The VM: %s", m->text); break;
 	case AGENT_KIND_ERROR:
 		vm_supervisor_guest_error(&e->vm, m->text);
 		break;

@@ -15,7 +15,7 @@ struct agent_link {
 	struct stream stream;
 	struct agent *codec;
 	bool hello;      /* on this connection */
-	bool network_up; /* stage `firewall` or later was seen */
+	bool network_up; /* its links and its firewall are */
 	bool guest_asked;
 	uint64_t heard_ms; /* uv_now() of the last line */
 	uint32_t n_pings;

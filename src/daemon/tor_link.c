@@ -3,8 +3,9 @@
  * ===================
  * QEMU carries the bytes of Tor's ControlSocket. Its end of the channel stays
  * open while Tor comes and goes in the guest, so that a hang-up is not seen
- * here: the agent's `tor-exit` tells of Tor's end, and a connection on which
- * nobody answers the first commands in time is made anew.
+ * here: the agent's `ready` and `tor-exit` tell when Tor takes connections and
+ * when it has ended. A connection on which nobody answers the first commands
+ * in time is made anew.
  *
  * Being stuck is no failure of the lifecycle: Tor goes on trying, and what it
  * waits for is mostly outside (no network, a login page, a wrong clock). After
@@ -23,7 +24,7 @@
 #include "vm/fds.h"
 
 /* From connecting to a session that is ready, in ms. */
-#define ANSWER_TIMEOUT_MS 5000
+#define ANSWER_TIMEOUT_MS 10000
 /* After an answer that ended a connection, in ms. */
 #define REFUSED_PAUSE_MS 1000
 
@@ -246,8 +247,8 @@ void tor_link_lost(struct tor_link *t)
 {
 	forget(t);
 	watch_progress(t);
-	if (t->stream.wanted)
-		stream_reopen(&t->stream);
+	/* Until the next `ready`. */
+	stream_close(&t->stream);
 }
 
 void tor_link_ask(struct tor_link *t)

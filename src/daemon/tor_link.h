@@ -26,7 +26,7 @@ struct tor_link {
 int tor_link_init(struct tor_link *t, struct engine *e);
 void tor_link_deinit(struct tor_link *t);
 
-/* The guest has started Tor. Idempotent. */
+/* The guest's Tor takes control connections. Idempotent. */
 void tor_link_open(struct tor_link *t);
 /* The VM has ended. */
 void tor_link_close(struct tor_link *t);

@@ -29,7 +29,7 @@ REQUESTS = ["NONE", "PRECHECK", "BLOCK", "CREATE_TAP", "START_VM",
 UP_FIREWALL, UP_TAP, UP_VM = 1, 4, 32
 MESSAGE = struct.Struct("<IIIi64s480s")
 BOOTSTRAPPED = ('NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"')
-STAGES = ["mounts", "modules", "config", "network", "firewall", "state-disk",
+STAGES = ["mounts", "modules", "config", "firewall", "network", "state-disk",
           "clock", "lockdown", "tor-start", "ready"]
 
 
@@ -568,7 +568,7 @@ class TorvmdTest(unittest.TestCase):
         with open(f"{e.dir}/state/state.img", "r+b") as f:
             f.write(b"mine")
         e.qmp_greets()
-        e.guest_boots("firewall")
+        e.guest_boots("network")
         e.expect("CONFIGURE_TAP", "SET_DNS")
         e.agent.write("state-disk 30 unusable bad superblock")
         wait_for(lambda: "bad superblock" in e.log())
@@ -587,6 +587,7 @@ class TorvmdTest(unittest.TestCase):
         e.agent.write("tor-exit 900 signal 11 1")
         e.expect("REFUSE_TAP")
         self.assertEqual(e.client().status()["state"], "Blocked")
+        e.agent.write("stage 950 tor-start", "stage 990 ready")
         e.tor_answers('NOTICE BOOTSTRAP PROGRESS=10 TAG=conn_done '
                       'SUMMARY="Connected to a relay"')
         e.quiet(0.2)

@@ -38,8 +38,9 @@
 #include "vm/qemu.h"
 #include "vm/state_disk.h"
 
-/* From QEMU's start to the guest's hello without KVM, in ms. */
-#define HELLO_TIMEOUT_TCG_MS 30000
+/* A VM that was too slow to boot gets up to so many times its timeout: a busy
+ * machine must not restart it for ever. */
+#define PATIENCE_MAX 8
 /* From QMP's quit to KILL_VM, in ms. */
 #define QUIT_TIMEOUT_MS 3000
 
@@ -222,6 +223,12 @@ static void qmp_command(struct vm_supervisor *vm, enum qmp_command command)
 
 /* ------------------------------------------------------------- timeouts */
 
+static uint64_t boot_timeout_ms(const struct vm_supervisor *vm)
+{
+	return vm->engine->cfg->failsafe.boot_timeout_s * 1000ull *
+	       vm->patience;
+}
+
 static void on_silent(uv_timer_t *timer)
 {
 	struct vm_supervisor *vm = timer->data;
@@ -232,6 +239,8 @@ static void on_silent(uv_timer_t *timer)
 	if (vm->phase != VM_PHASE_UP)
 		return;
 	show_console_tail(vm);
+	if (vm->patience < PATIENCE_MAX && !vm->accel.fallback)
+		vm->patience *= 2;
 	if (vm->hello) {
 		engine_failure(vm->engine,
 			       "The VM has not finished booting after %u s; it "
@@ -264,15 +273,15 @@ void vm_supervisor_guest_hello(struct vm_supervisor *vm)
 		accel_store(ENGINE_FD_STATE_DIR, vm->accel.current);
 	}
 	if (!vm->ready && vm->phase == VM_PHASE_UP)
-		uv_timer_start(
-			&vm->deadline, on_silent,
-			vm->engine->cfg->failsafe.boot_timeout_s * 1000ull, 0);
+		uv_timer_start(&vm->deadline, on_silent, boot_timeout_ms(vm),
+			       0);
 	engine_changed(vm->engine);
 }
 
 void vm_supervisor_guest_ready(struct vm_supervisor *vm)
 {
 	vm->ready = true;
+	vm->patience = 1;
 	uv_timer_stop(&vm->deadline);
 }
 
@@ -631,9 +640,9 @@ static void on_started(struct engine *e, const struct broker_message *reply,
 		 vm_accel_name(vm->accel.current));
 	open_channels(vm);
 	uv_timer_start(&vm->deadline, on_silent,
-		       vm->accel.current == VM_ACCEL_KVM
+		       vm->accel.fallback && !vm->accel.proven
 			       ? ACCEL_PROOF_TIMEOUT_MS
-			       : HELLO_TIMEOUT_TCG_MS,
+			       : boot_timeout_ms(vm),
 		       0);
 	engine_changed(e);
 }
@@ -700,7 +709,7 @@ void vm_supervisor_adopt(struct vm_supervisor *vm)
 {
 	log_notice("Taking over the running VM (pid %d).", vm->pid);
 	open_channels(vm);
-	uv_timer_start(&vm->deadline, on_silent, HELLO_TIMEOUT_TCG_MS, 0);
+	uv_timer_start(&vm->deadline, on_silent, boot_timeout_ms(vm), 0);
 }
 
 /* ------------------------------------------------------------------ end */
@@ -835,6 +844,7 @@ int vm_supervisor_init(struct vm_supervisor *vm, struct engine *e)
 	*vm = (struct vm_supervisor){
 		.engine = e,
 		.pid = -1,
+		.patience = 1,
 		.image = IMAGE_NULL(image),
 		.state_dirfd = -1,
 		.disk_fd = -1,

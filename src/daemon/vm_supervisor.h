@@ -36,11 +36,12 @@ struct vm_supervisor {
 	int pid;                 /* -1: none */
 	uint64_t started_ms;     /* uv_now() */
 	bool qmp_ready;
-	bool hello;       /* the guest has shown life */
-	bool ready;       /* the guest has booted */
-	bool stop_asked;  /* VM_EXITED is owed at the end */
-	bool relaunch;    /* lifecycle_guards.relaunch */
-	bool accel_known; /* accel_first() was asked */
+	bool hello;            /* the guest has shown life */
+	bool ready;            /* the guest has booted */
+	bool stop_asked;       /* VM_EXITED is owed at the end */
+	bool relaunch;         /* lifecycle_guards.relaunch */
+	unsigned int patience; /* multiplies failsafe.boot_timeout_s */
+	bool accel_known;      /* accel_first() was asked */
 	struct accel accel;
 
 	char qemu[PATH_MAX]; /* "": not found yet */

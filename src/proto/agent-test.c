@@ -73,6 +73,9 @@ static void every_line_of_the_protocol(void **state)
 	assert_int_equal(decode(a, "clock 9 -86400000", &m), 1);
 	assert_int_equal(m.kind, AGENT_KIND_CLOCK);
 	assert_int_equal(m.offset_ms, -86400000);
+	assert_int_equal(decode(a, "warning 9 one odd thing", &m), 1);
+	assert_int_equal(m.kind, AGENT_KIND_WARNING);
+	assert_string_equal(m.text, "one odd thing");
 	assert_int_equal(decode(a, "error 9 no state disk", &m), 1);
 	assert_int_equal(m.kind, AGENT_KIND_ERROR);
 	assert_string_equal(m.text, "no state disk");

@@ -39,7 +39,8 @@ static const char *const words[] = {
 	[AGENT_KIND_STAGE] = "stage",   [AGENT_KIND_STATE_DISK] = "state-disk",
 	[AGENT_KIND_TOR] = "tor",       [AGENT_KIND_TOR_EXIT] = "tor-exit",
 	[AGENT_KIND_MEMORY] = "memory", [AGENT_KIND_PONG] = "pong",
-	[AGENT_KIND_CLOCK] = "clock",   [AGENT_KIND_ERROR] = "error",
+	[AGENT_KIND_CLOCK] = "clock",   [AGENT_KIND_WARNING] = "warning",
+	[AGENT_KIND_ERROR] = "error",
 };
 static_assert(ARRAY_SIZE(words) == AGENT_KIND_COUNT, "words");
 
@@ -211,6 +212,7 @@ static int parse_arguments(char **rest, struct agent_message *ret)
 	case AGENT_KIND_TOR_EXIT:
 	case AGENT_KIND_MEMORY:
 	case AGENT_KIND_CLOCK:
+	case AGENT_KIND_WARNING:
 	case AGENT_KIND_ERROR:
 		if (number(rest, UINT64_MAX, &ret->ms) < 0)
 			return -EBADMSG;
@@ -229,6 +231,7 @@ static int parse_arguments(char **rest, struct agent_message *ret)
 		return 0;
 	case AGENT_KIND_STATE_DISK: return parse_state_disk(rest, ret);
 	case AGENT_KIND_TOR:
+	case AGENT_KIND_WARNING:
 	case AGENT_KIND_ERROR: return text(rest, ret);
 	case AGENT_KIND_TOR_EXIT: return parse_tor_exit(rest, ret);
 	case AGENT_KIND_MEMORY:

@@ -26,6 +26,7 @@ enum agent_kind {
 	AGENT_KIND_MEMORY,
 	AGENT_KIND_PONG,
 	AGENT_KIND_CLOCK,
+	AGENT_KIND_WARNING,
 	AGENT_KIND_ERROR,
 	AGENT_KIND_COUNT,
 };
@@ -60,8 +61,8 @@ struct agent_message {
 	uint64_t total_kib;        /* MEMORY */
 	uint64_t available_kib;    /* MEMORY */
 	int64_t offset_ms;         /* CLOCK */
-	char text[AGENT_LINE_MAX]; /* STATE_DISK: reason; TOR, ERROR: text;
-				    * PONG: token. Printable or '?'. */
+	char text[AGENT_LINE_MAX]; /* STATE_DISK: reason; TOR, WARNING, ERROR:
+				    * text; PONG: token. Printable or '?'. */
 };
 
 struct agent;
