@@ -145,7 +145,8 @@ int net_tap_create(struct net *net, const struct net_plan *plan, int *ret_fd,
 		return error_set(e, -errno, "cannot make the TAP %s ours: %s",
 				 plan->tap_name, strerror(errno));
 	drain(fd);
-	if (net->tap == NET_TAP_NONE)
+	/* One that was there may be up already; a new one is not. */
+	if (!existed || net->tap == NET_TAP_NONE)
 		net->tap = NET_TAP_CREATED;
 	*ret_fd = steal_fd(&fd);
 	return 0;
