@@ -174,7 +174,9 @@ static int parse_state_disk(char **rest, struct agent_message *ret)
 	ret->usable = !strcmp(arg, "ok");
 	if (ret->usable)
 		return 0;
-	return strcmp(arg, "unusable") ? -EBADMSG : text(rest, ret);
+	if (strcmp(arg, "unusable") != 0)
+		return -EBADMSG;
+	return text(rest, ret);
 }
 
 static int parse_tor_exit(char **rest, struct agent_message *ret)
@@ -184,7 +186,7 @@ static int parse_tor_exit(char **rest, struct agent_message *ret)
 	if (!arg)
 		return -EBADMSG;
 	ret->signaled = !strcmp(arg, "signal");
-	if (!ret->signaled && strcmp(arg, "exit"))
+	if (!ret->signaled && strcmp(arg, "exit") != 0)
 		return -EBADMSG;
 	if (number32(rest, &ret->number) < 0)
 		return -EBADMSG;

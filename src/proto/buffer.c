@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* Memory kept by an emptied buffer; a rare large message gives its own back. */
-#define KEEP_MAX (64 * 1024)
+#define KEEP_MAX (64 * 1024UL)
 
 void buffer_deinit(struct buffer *b)
 {

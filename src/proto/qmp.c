@@ -340,7 +340,7 @@ int qmp_next(struct qmp *q, struct qmp_message *ret, struct error *e)
 		if (r < 0)
 			return error_set(e, r,
 					 "QEMU's monitor sent a message of "
-					 "more than %d bytes",
+					 "more than %lu bytes",
 					 QMP_MESSAGE_MAX);
 		if (r == 0)
 			return 0;

@@ -18,7 +18,7 @@
 #include "proto/buffer.h"
 
 /* Longest message accepted, in bytes. */
-#define QMP_MESSAGE_MAX (256 * 1024)
+#define QMP_MESSAGE_MAX (256 * 1024UL)
 
 enum qmp_command {
 	QMP_COMMAND_QUERY_STATUS,

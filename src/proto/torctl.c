@@ -236,9 +236,10 @@ static int take_value(const char **s, char *ret, size_t size)
 	}
 	if (ret)
 		ret[len] = '\0';
-	if (quoted && *++(*s) != ' ' && **s != '\0')
-		return -EBADMSG;
-	return 0;
+	if (!quoted)
+		return 0;
+	(*s)++;
+	return **s == ' ' || **s == '\0' ? 0 : -EBADMSG;
 }
 
 int torctl_argument(const char *line, const char *key, char *ret, size_t size)

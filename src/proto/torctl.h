@@ -12,8 +12,8 @@
 #include "proto/buffer.h"
 
 /* Bounds of what a Tor may send, in bytes and lines. */
-#define TORCTL_LINE_MAX (16 * 1024)
-#define TORCTL_REPLY_MAX (256 * 1024)
+#define TORCTL_LINE_MAX (16 * 1024UL)
+#define TORCTL_REPLY_MAX (256 * 1024UL)
 #define TORCTL_REPLY_LINES_MAX 256
 
 struct torctl_line {

@@ -174,7 +174,7 @@ int varlink_next(struct varlink *v, struct varlink_message *ret,
 	r = buffer_take(&v->in, '\0', VARLINK_MESSAGE_MAX, &text, &len);
 	if (r < 0)
 		return error_set(e, r,
-				 "the peer sent a message of more than %d "
+				 "the peer sent a message of more than %lu "
 				 "bytes",
 				 VARLINK_MESSAGE_MAX);
 	if (r == 0)
@@ -259,7 +259,7 @@ int varlink_write_service_error(struct buffer *out, const char *name,
 	int r;
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-		if (strcmp(name, known[i].error))
+		if (strcmp(name, known[i].error) != 0)
 			continue;
 		parameters = json_pack("{s:s}", known[i].parameter, about);
 		if (!parameters)

@@ -14,7 +14,7 @@
 #include "proto/buffer.h"
 
 /* Longest message accepted or made, in bytes. */
-#define VARLINK_MESSAGE_MAX (1024 * 1024)
+#define VARLINK_MESSAGE_MAX (1024 * 1024UL)
 
 /* Errors that every server may answer with; parameters in parentheses. */
 #define VARLINK_ERROR_INTERFACE "org.varlink.service.InterfaceNotFound"

@@ -139,11 +139,21 @@ int tor_control_refresh(struct tor_control *c)
 	return ask(c, ASKED_INFO, "GETINFO " INFO);
 }
 
+static bool same_bootstrap(const struct torctl_bootstrap *a,
+			   const struct torctl_bootstrap *b)
+{
+	return a->severity == b->severity && a->percent == b->percent &&
+	       a->count == b->count && a->recommend_warn == b->recommend_warn &&
+	       !strcmp(a->tag, b->tag) && !strcmp(a->summary, b->summary) &&
+	       !strcmp(a->warning, b->warning) &&
+	       !strcmp(a->reason, b->reason) && !strcmp(a->host, b->host) &&
+	       !strcmp(a->host_address, b->host_address);
+}
+
 static void report_bootstrap(struct tor_control *c,
 			     const struct torctl_bootstrap *b)
 {
-	/* Both were zeroed before they were filled: memcmp is exact. */
-	if (c->bootstrap_known && !memcmp(&c->bootstrap, b, sizeof(*b)))
+	if (c->bootstrap_known && same_bootstrap(&c->bootstrap, b))
 		return;
 	c->bootstrap = *b;
 	c->bootstrap_known = true;

@@ -21,9 +21,9 @@
 
 #define MANIFEST "manifest.json"
 #define MANIFEST_SCHEMA 1
-#define MANIFEST_MAX (8 * 1024 * 1024) /* bytes */
-#define CHUNK (256 * 1024)             /* bytes hashed at once */
-#define HEX_LEN (2 * SHA256_DIGEST_SIZE)
+#define MANIFEST_MAX (8UL * 1024 * 1024) /* bytes */
+#define CHUNK (256UL * 1024)             /* bytes hashed at once */
+#define HEX_LEN (2UL * SHA256_DIGEST_SIZE)
 
 #define REBUILD "build the image again: make vm"
 
@@ -169,7 +169,7 @@ static int open_output(int dirfd, const char *dir, const json_t *outputs,
 	r = hash_file(image->fd[which], image->size[which], found);
 	if (r < 0)
 		return error_set(e, r, "%s/%s: %s", dir, name, strerror(-r));
-	if (strcmp(found, hash))
+	if (strcmp(found, hash) != 0)
 		return error_set(e, -EBADMSG,
 				 "%s/%s is damaged: SHA-256 expected %s, found "
 				 "%s; " REBUILD,

@@ -86,7 +86,7 @@ int qemu_find(const char *configured, enum vm_arch arch, char *ret, size_t size,
 			return missing(path, arch, e);
 		return error_set(e, -errno, "%s: %s", path, strerror(errno));
 	}
-	if (own && strcmp(path, real))
+	if (own && strcmp(path, real) != 0)
 		return error_set(e, -EINVAL,
 				 "vm.qemu_path must name the file itself: %s "
 				 "leads to %s",

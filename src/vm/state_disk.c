@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define CHUNK (128 * 1024) /* bytes copied at once */
+#define CHUNK 16384 /* bytes copied at once */
 
 struct disk {
 	int dirfd;
@@ -46,13 +46,9 @@ static int derived_name(const struct disk *d, const char *suffix, char *ret,
 
 static int copy_range(int from, int to, off_t at, off_t end)
 {
-	_cleanup_free_ char *chunk = malloc(CHUNK);
+	char chunk[CHUNK];
 	ssize_t n, done;
 
-	if (!chunk) {
-		errno = ENOMEM;
-		return -1;
-	}
 	for (; at < end; at += n) {
 		n = pread(from, chunk,
 			  end - at < CHUNK ? (size_t)(end - at) : CHUNK, at);
