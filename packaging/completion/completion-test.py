@@ -8,11 +8,14 @@ reported and leaves the comparison of its file's text.
 """
 
 import os
+import pty
 import re
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 TORVM = os.path.abspath(sys.argv.pop(1))
@@ -142,15 +145,81 @@ else:
     print("fish is not installed: only its file's text is compared")
 
 
+ZSH_SETUP = r"""
+fpath=("$COMPLETION_DIR" $fpath)
+autoload -U compinit
+compinit -u -D
+unsetopt list_beep auto_menu auto_list
+PS1= PS2=
+compadd() {
+	# Calls that only fill arrays add nothing.
+	if [[ ${@[1,(i)(-|--)]} == *-[OAD]\ * ]]; then
+		builtin compadd "$@"
+		return
+	fi
+	local -a hits
+	builtin compadd -A hits "$@"
+	(( $#hits )) && print -rl -- $hits >>$COMPLETION_OUT
+	builtin compadd "$@"
+}
+probe-end() { print -r -- "<end>" >>$COMPLETION_OUT }
+probe() { comppostfuncs=(probe-end); _main_complete "$@" }
+zle -C complete-probe complete-word probe
+bindkey "^I" complete-probe
+print -r -- "<end>" >>$COMPLETION_OUT
+"""
+
+
 if shutil.which("zsh"):
-    class Zsh(unittest.TestCase):
-        def test_syntax(self):
-            subprocess.run(["zsh", "-n", os.path.join(HERE, "_torvm")],
-                           check=True)
+    class Zsh(Shell):
+        """An interactive shell on a terminal: zsh completes nowhere else."""
+
+        def setUp(self):
+            super().setUp()
+            self.out = os.path.join(self.home, "out")
+            setup = os.path.join(self.home, "setup")
+            with open(self.out, "w"):
+                pass
+            with open(setup, "w", encoding="utf-8") as f:
+                f.write(ZSH_SETUP)
+            self.pid, self.fd = pty.fork()
+            if self.pid == 0:
+                os.chdir(self.dir)
+                os.execvpe("zsh", ["zsh", "-f", "-i"],
+                           dict(os.environ, COMPLETION_DIR=HERE, TERM="dumb",
+                                COMPLETION_OUT=self.out, HOME=self.home))
+            self.addCleanup(self.end)
+            os.write(self.fd, f"source {setup}\n".encode())
+            self.wait()
+
+        def end(self):
+            os.close(self.fd)
+            os.waitpid(self.pid, 0)
+
+        def wait(self):
+            deadline = time.monotonic() + 30
+            while True:
+                with open(self.out, encoding="utf-8") as f:
+                    words = f.read().split("\n")
+                if "<end>" in words:
+                    return [w for w in words if w and w != "<end>"]
+                self.assertLess(time.monotonic(), deadline, words)
+                # The terminal has to be read, or zsh waits for us.
+                if select.select([self.fd], [], [], 0.02)[0]:
+                    os.read(self.fd, 4096)
+
+        def complete(self, *words):
+            with open(self.out, "w"):
+                pass
+            # ^U empties the line that the last completion left.
+            os.write(self.fd, b"\x15" + " ".join(words).encode() + b"\t")
+            return sorted(set(self.wait()))
+
+        def test_completion(self):
+            self.check()
 else:
     print("zsh is not installed: only its file's text is compared")
 
 
 if __name__ == "__main__":
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
-    sys.exit(not unittest.TextTestRunner(verbosity=1).run(suite).wasSuccessful())
+    unittest.main()

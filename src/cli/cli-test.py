@@ -505,6 +505,57 @@ class Start(Base):
             self.assertIn("already up", r.stdout)
 
 
+@unittest.skipUnless(ROOT, "mounts need root")
+class Service(Base):
+    """The service's way, in a mount namespace with a scripted systemctl."""
+
+    def up(self, systemctl, *args):
+        fake = os.path.join(self.dir, "systemctl")
+        with open(fake, "w") as f:
+            f.write(f"#!{sys.executable}\nimport json, os, socket, sys, time\n"
+                    f"sys.argv += ['--runtime-dir', '/run/torvm']\n"
+                    + systemctl)
+        os.chmod(fake, 0o755)
+        script = """
+            mount -t tmpfs tmpfs /run
+            mkdir -p /run/systemd/system /run/torvm
+            mount -t tmpfs tmpfs /etc/systemd/system
+            touch /etc/systemd/system/torvm.service
+            mount --bind "$1" /usr/bin/systemctl
+            shift
+            "$@" """
+        # A PID namespace: what was started ends with the test.
+        return subprocess.run(
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child",
+             "--mount-proc", "sh", "-euc", script, "sh", fake,
+             self.torvm_path, "up", "--yes", *args],
+            env=self.env, text=True, capture_output=True, timeout=60)
+
+    def test_up_starts_the_service(self):
+        self.broker("sys.exit(99)\n")
+        start = ("assert sys.argv[1:3] == ['start', 'torvm.service']\n"
+                 "if os.fork() == 0:\n    "
+                 + (SERVE + "conn = serve([status('LaunchVM'), "
+                    "status('Running', 100)])\ntime.sleep(30)\n"
+                    ).strip().replace("\n", "\n    ")
+                 + "\ntime.sleep(0.1)\n")
+        r = self.up(start, "--wait")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertIn("Connected", r.stdout)
+
+    def test_the_exit_code_of_the_service_counts(self):
+        r = self.up("if sys.argv[1] == 'show':\n    print(5)\n"
+                    "else:\n    sys.exit(1)\n")
+        self.assertEqual(r.returncode, 5, r.stderr)
+        self.assertIn("journalctl -u torvm.service", r.stderr)
+
+    def test_options_need_a_process_of_their_own(self):
+        self.broker("print('by hand', file=sys.stderr); sys.exit(5)\n")
+        r = self.up("sys.exit(1)\n", "--accel", "tcg")
+        self.assertEqual(r.returncode, 5)
+        self.assertIn("by hand", r.stderr)
+
+
 class Terminal(Base):
     def on_tty(self, *args, **env):
         pid, fd = pty.fork()

@@ -45,7 +45,8 @@ const struct cli_command cli_commands[] = {
 	  "  0  protected (--wait: and connected)\n" START_EXIT_CODES
 	  "  9  --wait: not connected in time; traffic stays blocked\n",
 	  "  torvm up --wait\n"
-	  "  torvm up --config /etc/torvm/torvm.json --confirm 120\n" },
+	  "  torvm up --config torvm.json\n"
+	  "  torvm up --confirm 120    # then, if the session lives: torvm confirm\n" },
 	{ "down", "", "end the protection and restore the network",
 	  CLI_BIT(RUNTIME_DIR), 0, 0, cli_down,
 	  "Stops Tor and its virtual machine, then puts the network back exactly\n"
@@ -82,7 +83,7 @@ const struct cli_command cli_commands[] = {
 	  "  1  there is nothing to confirm\n"
 	  "  3  no controller runs\n"
 	  "  6  root or group torvm is needed\n",
-	  "  torvm up --confirm 120 && torvm confirm\n" },
+	  "  torvm confirm\n" },
 	{ "recover", "", "restore the network after a crash",
 	  CLI_BIT(RUNTIME_DIR), 0, 0, cli_recover,
 	  "Removes what a controller that was killed left in the kernel: firewall\n"

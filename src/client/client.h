@@ -18,7 +18,7 @@
 #define CLIENT_TIMEOUT_MS 10000
 
 #define CLIENT_STATE_STOPPED "Stopped"
-#define CLIENT_STAGES_MAX 16
+#define CLIENT_STAGES_MAX 48
 
 /* Type Status of the interface. Texts are cut where they do not fit. */
 struct client_status {
@@ -37,7 +37,7 @@ struct client_status {
 	int64_t confirm_left; /* seconds; -1: nothing to confirm */
 	int64_t refused;      /* packets */
 	struct {
-		char name[24];
+		char name[32];
 		int64_t ms;
 	} stages[CLIENT_STAGES_MAX];
 	size_t n_stages;
