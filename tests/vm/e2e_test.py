@@ -1,0 +1,685 @@
+#!/usr/bin/python3
+"""The whole product in the lab: real QEMU, real Tor, real nftables, real packets.
+
+    e2e_test.py [--list] [WORD...]     cases whose name contains a WORD
+
+The judge of leaks is a capture on the router's side of the host's uplink.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from cases import Cases  # noqa: E402
+from product import (  # noqa: E402
+    TOP,
+    TORVM,
+    Failure,
+    Lab,
+    Product,
+    expect,
+    same_network,
+    wait_for,
+)
+
+cases = Cases()
+WWW = "http://203.0.113.10"
+# Probes that have to be refused at once while TorVM is up.
+REFUSED = [
+    *("tcp6", "udp4", "udp6", "quic4", "dns6"),
+    *("tcp4-device", "tcp4-source", "tcp4-unicast-if", "udp4-device"),
+    *("udp4-lan-device", "udp4-source", "udp6-device", "pktinfo4"),
+    *("multicast4", "broadcast4", "icmp4", "icmp6", "raw4", "sctp4"),
+]
+# Sent without an error, and stopped below the sockets: only the capture tells.
+SILENT = ["packet", "packet-bypass"]
+AT_ONCE_MS = 500
+
+
+def exits(lab):
+    found = set()
+    for addresses in lab.addresses["exits"].values():
+        found.update(addresses.values())
+    return found
+
+
+def page_through_tor(t):
+    """Fetches a page by name; the server must have seen an exit."""
+    done = t.fetch("http://www.lab.test/address")
+    expect(done.code == 0, "fetch through Tor: %s\n%s" % (done, t.log()))
+    source = done.out.strip()
+    expect(source in exits(t.lab), "the server saw %s, not an exit" % source)
+    return source
+
+
+def no_leaks(t, capture):
+    capture.sync()
+    leaked = t.leaks(capture)
+    expect(not leaked, "%d packets leaked:\n%s" % (len(leaked), "\n".join(leaked[:20])))
+
+
+class Pester:
+    """Tries all ways out over and over, in a thread, until the end of a with."""
+
+    def __init__(self, t):
+        self.t = t
+        self.rounds = 0
+        self.error = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop)
+
+    def _loop(self):
+        probes = ["tcp4-device", "udp4-device", "udp4", "icmp4", "tcp6", "packet"]
+        try:
+            while not self._stop.is_set():
+                self.t.probe(*probes)
+                self.rounds += 1
+        except Exception as e:  # told to the test when it ends
+            self.error = e
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        if self.error:
+            raise self.error
+        expect(self.rounds > 0, "no probe was made")
+
+
+# --- without TorVM: the positive controls -------------------------------------
+
+
+@cases.case
+def every_probe_is_seen_without_torvm(t):
+    with t.lab.capture("control") as capture:
+        for name in REFUSED + SILENT:
+            capture.sync()
+            before = len(capture.show("ether src %s" % mac(t)))
+            t.probe(name)
+            capture.sync()
+            after = len(capture.show("ether src %s" % mac(t)))
+            expect(after > before, "probe %s sends nothing by itself" % name)
+        expect(t.leaks(capture), "the leak filter sees nothing")
+    done = t.fetch(WWW + "/address")
+    expect(done.out.strip() not in exits(t.lab), "direct: %s" % done)
+
+
+def mac(t):
+    from product import host_mac
+
+    return host_mac(t.lab)
+
+
+# --- clear errors, nothing changed ----------------------------------------------
+
+
+def refused_start(t, code, words, *more, options=None, env=None):
+    """A start that must fail with this code and these words and change nothing."""
+    before = t.snapshot()
+    process = t.headless(*more, options=options, env=env)
+    try:
+        output, _ = process.communicate(timeout=60)
+    except Exception:
+        process.terminate()
+        raise
+    expect(process.returncode == code, "exit %d: %s" % (process.returncode, output))
+    for word in words:
+        expect(re.search(word, output), "no %r in: %s" % (word, output))
+    same_network(before, t.snapshot())
+    return output
+
+
+def changed_options(t, **changes):
+    options = t.options()
+    for name, value in changes.items():
+        options[options.index("--" + name.replace("_", "-")) + 1] = value
+    return options
+
+
+@cases.case
+def missing_image_is_named(t):
+    empty = os.path.join(t.directory, "empty")
+    os.makedirs(empty, exist_ok=True)
+    refused_start(
+        t, 5, ["make vm", "empty"], options=changed_options(t, image_dir=empty)
+    )
+
+
+@cases.case
+def changed_image_is_refused(t):
+    bad = os.path.join(t.directory, "bad-image")
+    shutil.copytree(t.image, bad)
+    with open(os.path.join(bad, "vmlinuz"), "r+b") as f:
+        f.seek(4096)
+        f.write(b"tampered")
+    try:
+        refused_start(
+            t, 5, ["vmlinuz", "SHA-256"], options=changed_options(t, image_dir=bad)
+        )
+    finally:
+        shutil.rmtree(bad)
+
+
+@cases.case
+def bad_configuration_is_refused(t):
+    try:
+        t.configure(network={"tap_nam": "x"})
+        refused_start(t, 4, ["torvm.json", "tap_nam", "tap_name"])
+        t.configure(vm={"memory_mb": 7})
+        refused_start(t, 4, ["torvm.json", "vm.memory_mb", "allowed"])
+        t.configure()
+        os.chmod(t.config_path, 0o666)
+        refused_start(t, 4, ["torvm.json", "write"])
+    finally:
+        t.configure()
+
+
+@cases.case
+def missing_qemu_is_named(t):
+    try:
+        t.configure(vm={"qemu_path": "/usr/bin/qemu-system-nowhere"})
+        refused_start(t, 5, ["qemu-system-nowhere"])
+    finally:
+        t.configure()
+
+
+@cases.case
+def bridges_and_proxies_never_go_direct(t):
+    try:
+        t.configure(proxy={"type": "socks5", "address": "203.0.113.10:1080"})
+        refused_start(t, 5, ["proxy"])
+        t.configure(
+            bridge={
+                "use_bridges": True,
+                "transport": "none",
+                "bridges": ["203.0.113.10:9001 " + "A" * 40],
+            }
+        )
+        refused_start(t, 5, ["bridge"])
+    finally:
+        t.configure()
+
+
+@cases.case
+def busy_tap_name_is_refused(t):
+    t.run("ip", "link", "add", "torvm0", "type", "bridge")
+    try:
+        refused_start(t, 5, ["torvm0"])
+    finally:
+        t.run("ip", "link", "del", "torvm0")
+
+
+@cases.case
+def taken_address_is_refused(t):
+    t.run("ip", "addr", "add", "10.10.10.9/24", "dev", "eth0")
+    try:
+        refused_start(t, 5, [r"10\.10\.10\."])
+    finally:
+        t.run("ip", "addr", "del", "10.10.10.9/24", "dev", "eth0")
+
+
+@cases.case
+def unwritable_state_directory_is_refused(t):
+    path = os.path.join(t.directory, "a-file")
+    with open(path, "w", encoding="ascii") as f:
+        f.write("not a directory")
+    refused_start(t, 5, ["a-file"], options=changed_options(t, state_dir=path))
+
+
+@cases.case
+def ordinary_users_are_told(t):
+    done = t.run("setpriv", "--reuid", "61234", "--clear-groups", TORVM, "--headless")
+    expect(done.code == 6 and "root" in done.err, str(done))
+
+
+@cases.case
+def ssh_needs_a_yes(t):
+    ssh = {"SSH_CONNECTION": "192.0.2.1 5000 192.0.2.2 22"}
+    refused_start(t, 2, ["--yes", "--confirm"], env=ssh)
+
+
+# --- the main path ----------------------------------------------------------------
+
+
+@cases.case
+def first_up_reaches_running(t):
+    t.ensure_down()
+    shutil.rmtree(t.state, ignore_errors=True)
+    with t.lab.capture("start") as capture:
+        with Pester(t):
+            t.up()
+            status = t.wait_state("Running")
+            page_through_tor(t)
+        no_leaks(t, capture)
+        expect(
+            capture.show("tcp and dst net 198.51.100.0/24"), "Tor was never contacted"
+        )
+    expect(status["blocked"] is True, "blocked")
+    expect(status["bootstrap"]["percent"] == 100, "bootstrap: %s" % status)
+    expect(status["bootstrap"]["tag"] == "done", "tag: %s" % status)
+    expect(status["accel"] == "tcg", "accel: %s" % status)
+    expect(status["vm"]["pid"] > 0 and status["vm"]["uptime"] >= 0, "vm: %s" % status)
+    expect(status["tor"]["circuit_established"] is True, "circuit: %s" % status)
+    expect(re.match(r"0\.\d+\.\d+", status["tor"]["version"]), "version: %s" % status)
+    expect(status["last_error"] is None, "last_error: %s" % status)
+    expect(os.path.getsize(os.path.join(t.state, "state.img")) == 64 << 20, "state disk")
+
+
+@cases.case
+def pages_and_names_go_through_tor(t):
+    t.ensure_running()
+    with t.lab.capture("main") as capture:
+        queries = len(t.lab.dns_queries())
+        page_through_tor(t)
+        # A server that nobody runs: Tor in the guest answers for it.
+        for probe in ("dns4", "dns4-gateway"):
+            answer = t.probe(probe)[probe]
+            expect(answer["error"] == "", "%s: %s" % (probe, answer))
+        expect(len(t.lab.dns_queries()) == queries, "the LAN's resolver was asked")
+        expect(not capture.show("port 53"), "DNS on the wire")
+        no_leaks(t, capture)
+
+
+@cases.case
+def everything_else_is_refused_at_once(t):
+    t.ensure_running()
+    with t.lab.capture("refused") as capture:
+        for name, result in t.probe(*REFUSED, "dns4-tcp").items():
+            expect(result["error"], "%s was not refused" % name)
+            expect(result["ms"] < AT_ONCE_MS, "%s: %s" % (name, result))
+        t.probe(*SILENT)
+        for name, result in t.probe("tcp6", "udp4", "udp4-device", user=61234).items():
+            expect(result["error"], "%s as a user was not refused" % name)
+            expect(result["ms"] < AT_ONCE_MS, "%s: %s" % (name, result))
+        no_leaks(t, capture)
+
+
+@cases.case
+def the_guest_protects_itself_and_the_host(t):
+    t.ensure_running()
+    for port in (9051, 9095, 9093, 22):
+        done = t.fetch("http://10.10.10.1:%d/" % port, timeout_s=20)
+        expect(done.code != 0, "port %d of the guest answers: %s" % (port, done))
+    done = t.fetch(
+        "http://www.lab.test/address", "--socks5-hostname", "10.10.10.1:9050"
+    )
+    expect(done.out.strip() in exits(t.lab), "SocksPort: %s" % done)
+
+
+@cases.case
+def processes_have_no_more_rights_than_needed(t):
+    t.ensure_running()
+    status = t.status()
+
+    def rights(pid):
+        text = t.run("cat", "/proc/%d/status" % pid).out
+        return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+    for name, pid, uid in (
+        ("engine", t.pid("torvmd"), "61100"),
+        ("qemu", status["vm"]["pid"], "61101"),
+    ):
+        have = rights(pid)
+        expect(int(have["CapEff"], 16) == 0, "%s has capabilities: %s" % (name, have))
+        expect(int(have["CapBnd"], 16) == 0, "%s's bounding set: %s" % (name, have))
+        expect(have["NoNewPrivs"] == "1", "%s may gain privileges" % name)
+        uids = have["Uid"].split()
+        if t.run("getent", "passwd", "torvm").code != 0:
+            expect(set(uids) == {uid}, "%s runs as %s" % (name, uids))
+        expect("0" not in uids, "%s runs as root" % name)
+    expect(rights(status["vm"]["pid"])["Seccomp"] == "2", "QEMU without seccomp")
+    filtered = [rights(pid)["Seccomp"] for pid in t.pids("torvm-broker")]
+    expect("2" in filtered, "the broker has no seccomp filter: %s" % filtered)
+    others = t.run("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").out
+    expect("DirAuthority" not in others, "configuration in an argument vector")
+
+
+@cases.case
+def another_instance_is_refused(t):
+    t.ensure_running()
+    other = changed_options(
+        t,
+        runtime_dir=os.path.join(t.directory, "run2"),
+        state_dir=os.path.join(t.directory, "state2"),
+    )
+    process = t.headless(options=other)
+    output, _ = process.communicate(timeout=60)
+    expect(process.returncode == 7, "exit %d: %s" % (process.returncode, output))
+    expect(t.status()["state"] == "Running", "the first one suffered")
+
+
+@cases.case
+def a_foreign_varlink_client_is_served(t):
+    t.ensure_running()
+    path = os.path.join(t.runtime, "control.sock")
+
+    def call(method, **parameters):
+        # The socket is a file: reachable from outside the namespace, with root's
+        # credentials as everywhere.
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(10)
+            s.connect(path)
+            text = json.dumps({"method": method, "parameters": parameters})
+            s.sendall(text.encode() + b"\0")
+            answer = b""
+            while not answer.endswith(b"\0"):
+                part = s.recv(65536)
+                expect(part, "closed: %r" % answer)
+                answer += part
+        return json.loads(answer[:-1])
+
+    info = call("org.varlink.service.GetInfo")
+    expect("org.torvm.Controller" in info["parameters"]["interfaces"], str(info))
+    text = call(
+        "org.varlink.service.GetInterfaceDescription", interface="org.torvm.Controller"
+    )["parameters"]["description"]
+    expect("method GetStatus()" in text, text)
+    status = call("org.torvm.Controller.GetStatus")["parameters"]["status"]
+    expect(status["state"] == "Running", str(status))
+    wrong = call("org.torvm.Controller.Nothing")
+    expect(wrong["error"] == "org.varlink.service.MethodNotFound", str(wrong))
+
+
+# --- faults ------------------------------------------------------------------------
+
+
+@cases.case
+def killed_qemu_comes_back_and_nothing_leaks(t):
+    t.ensure_running()
+    old = t.status()["vm"]["pid"]
+    with t.lab.capture("kill-qemu") as capture:
+        with Pester(t):
+            t.kill(old)
+            wait_for(
+                "another VM",
+                lambda: t.status()["vm"]["pid"] not in (None, old),
+                60,
+            )
+            status = t.wait_state("Running")
+            expect(status["vm"]["pid"] != old, "the killed VM is still named")
+        no_leaks(t, capture)
+    page_through_tor(t)
+
+
+@cases.case
+def stopped_qemu_is_noticed(t):
+    t.ensure_running()
+    old = t.status()["vm"]["pid"]
+    with t.lab.capture("stop-qemu") as capture:
+        with Pester(t):
+            t.kill(old, signal.SIGSTOP)
+            wait_for(
+                "another VM",
+                lambda: t.status()["vm"]["pid"] not in (None, old),
+                120,
+            )
+            t.wait_state("Running")
+        no_leaks(t, capture)
+
+
+@cases.case
+def killed_engine_adopts_the_vm(t):
+    t.ensure_running()
+    old, engine = t.status()["vm"]["pid"], t.pid("torvmd")
+    with t.lab.capture("kill-engine") as capture:
+        with Pester(t):
+            t.kill(engine)
+            wait_for("another engine", lambda: t.pids("torvmd") not in ([], [engine]), 30)
+            status = t.wait_state("Running")
+        no_leaks(t, capture)
+    expect(status["vm"]["pid"] == old, "the VM was not adopted: %s" % status)
+    page_through_tor(t)
+
+
+@cases.case
+def killed_broker_leaves_the_block(t):
+    t.ensure_down()
+    before = t.snapshot()
+    t.up()
+    broker = min(t.pids("torvm-broker"))
+    with t.lab.capture("kill-broker") as capture:
+        with Pester(t):
+            t.kill(broker)
+            wait_for("the end of the engine", lambda: not t.pids("torvmd"), 20)
+            wait_for("the end of the broker", lambda: not t.pids("torvm-broker"), 20)
+        for name, result in t.probe("tcp4", *REFUSED).items():
+            expect(result["error"], "%s is not blocked" % name)
+        no_leaks(t, capture)
+    status = t.status()
+    expect(status["blocked"] is True, "status says open: %s" % status)
+    expect("recover" in (status["last_error"] or ""), "no way out named: %s" % status)
+    done = t.torvm("recover")
+    expect(done.code == 0, "recover: %s" % done)
+    same_network(before, t.snapshot())
+    expect(t.fetch(WWW + "/address").code == 0, "no network after recover")
+
+
+@cases.case
+def killed_controller_is_recovered(t):
+    t.ensure_down()
+    before = t.snapshot()
+    t.up()
+    with t.lab.capture("kill-all") as capture:
+        with Pester(t):
+            t.kill_everything()
+        no_leaks(t, capture)
+    done = t.torvm("recover")
+    expect(done.code == 0, "recover: %s" % done)
+    same_network(before, t.snapshot())
+
+
+@cases.case
+def killed_controller_is_replaced_by_the_next_start(t):
+    t.ensure_down()
+    before = t.snapshot()
+    t.up()
+    t.kill_everything()
+    with t.lab.capture("next-start") as capture:
+        with Pester(t):
+            t.up()
+            page_through_tor(t)
+        no_leaks(t, capture)
+    t.down()
+    same_network(before, t.snapshot())
+
+
+@cases.case
+def deleted_tap_comes_back(t):
+    t.ensure_running()
+    with t.lab.capture("tap") as capture:
+        with Pester(t):
+            t.run("ip", "link", "del", "torvm0")
+            wait_for(
+                "a new TAP", lambda: t.run("ip", "link", "show", "torvm0").code == 0, 60
+            )
+            t.wait_state("Running")
+        no_leaks(t, capture)
+    page_through_tor(t)
+
+
+@cases.case
+def flushed_firewall_and_rules_come_back(t):
+    t.ensure_running()
+    with t.lab.capture("flush") as capture:
+        t.run("nft", "flush", "ruleset")
+        t.run("ip", "rule", "flush", "protocol", "116")
+        t.run("ip", "-6", "rule", "flush", "protocol", "116")
+
+        def repaired():
+            done = t.run("nft", "list", "tables")
+            rules = t.run("ip", "rule").out
+            return "inet torvm" in done.out and "prohibit" in rules
+
+        wait_for("the block", repaired, 20)
+        expect(t.probe("udp4-device")["udp4-device"]["error"], "not refused")
+        capture.sync()
+    page_through_tor(t)
+
+
+@cases.case
+def corrupt_state_disk_is_replaced(t):
+    t.ensure_down()
+    disk = os.path.join(t.state, "state.img")
+    os.makedirs(t.state, exist_ok=True)
+    with open(disk, "wb") as f:
+        f.write(b"no file system " * 4096)
+        f.truncate(64 << 20)
+    t.up(timeout=180)
+    expect(os.path.exists(disk + ".bad"), "the old disk was not kept")
+    expect(".bad" in t.log(), "the log does not say so")
+    page_through_tor(t)
+
+
+@cases.case
+def unreachable_network_is_named_and_survived(t):
+    t.ensure_down()
+    shutil.rmtree(t.state, ignore_errors=True)
+    t.configure(failsafe={"bootstrap_stall_s": 10})
+    t.lab.net_cut()
+    try:
+        process = t.headless()
+        with t.lab.capture("cut") as capture:
+            with Pester(t):
+                status = wait_for(
+                    "a reason",
+                    lambda: (s := t.status())["last_error"] and s,
+                    90,
+                )
+            no_leaks(t, capture)
+        expect(status["state"] == "WaitBootstrap", "state: %s" % status)
+        expect(status["blocked"], "not blocked: %s" % status)
+        expect("%" in status["last_error"], "no stage: %s" % status["last_error"])
+        t.lab.net_restore()
+        t.wait_state("Running", timeout_s=180)
+        page_through_tor(t)
+    finally:
+        t.lab.net_restore()
+        t.configure()
+        t.torvm("down")
+        process.communicate(timeout=60)
+
+
+@cases.case
+def captive_portal_stays_blocked(t):
+    t.ensure_down()
+    shutil.rmtree(t.state, ignore_errors=True)
+    t.configure(failsafe={"bootstrap_stall_s": 10})
+    t.lab.captive(True)
+    try:
+        process = t.headless()
+        with t.lab.capture("captive") as capture:
+            status = wait_for(
+                "a reason", lambda: (s := t.status())["last_error"] and s, 90
+            )
+            expect(status["blocked"] and status["state"] == "WaitBootstrap", str(status))
+            no_leaks(t, capture)
+        done = t.torvm("down")
+        expect(done.code == 0, str(done))
+        output, _ = process.communicate(timeout=60)
+        expect(process.returncode == 0, output)
+    finally:
+        t.lab.captive(False)
+        t.configure()
+
+
+# --- stop ----------------------------------------------------------------------------
+
+
+@cases.case
+def every_stop_restores_the_network(t):
+    t.ensure_down()
+    before = t.snapshot()
+    for how in ("down", "SIGTERM", "SIGINT"):
+        with t.lab.capture("stop") as capture:
+            process = t.headless()
+            t.wait_state("Running")
+            if how == "down":
+                t.down()
+            else:
+                process.send_signal(getattr(signal, how))
+            output, _ = process.communicate(timeout=60)
+            expect(process.returncode == 0, "%s: %s" % (how, output))
+            no_leaks(t, capture)
+        same_network(before, t.snapshot())
+        expect(t.status()["state"] == "Stopped", "status after %s" % how)
+        expect(not t.status()["blocked"], "blocked after %s" % how)
+
+
+@cases.case
+def stop_while_starting_restores_the_network(t):
+    t.ensure_down()
+    before = t.snapshot()
+    for state in ("LaunchVM", "WaitTAP", "WaitBootstrap"):
+        process = t.headless()
+        order = ["LaunchVM", "WaitTAP", "ConfigureTAP", "FlushDNS", "WaitBootstrap"]
+        t.wait_state(*order[order.index(state) :], "Running")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        expect(process.returncode == 0, "%s: %s" % (state, output))
+        same_network(before, t.snapshot())
+
+
+@cases.case
+def unconfirmed_start_ends_by_itself(t):
+    t.ensure_down()
+    before = t.snapshot()
+    process = t.headless("--confirm", "3")
+    output, _ = process.communicate(timeout=60)
+    expect(process.returncode == 9, "exit %d: %s" % (process.returncode, output))
+    same_network(before, t.snapshot())
+
+
+@cases.case
+def confirmed_start_stays(t):
+    t.ensure_down()
+    t.headless("--confirm", "60")
+    t.wait_state("Running")
+    expect(t.status().get("confirm_left") is not None, "no confirmation awaited")
+    done = t.torvm("confirm")
+    expect(done.code == 0, str(done))
+    expect(t.status().get("confirm_left") is None, "still awaited")
+    t.down()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--list", action="store_true", help="name the cases")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up")
+    parser.add_argument("word", nargs="*")
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(cases.names()))
+        return 0
+    lab = Lab(name="e2e-%d" % os.getpid())
+    directory = tempfile.mkdtemp(prefix="torvm-e2e-")
+    os.chmod(directory, 0o755)
+    start = time.monotonic()
+    try:
+        lab.up()
+        print("# lab up in %.1f s" % (time.monotonic() - start))
+        product = Product(lab, directory)
+        code = cases.run(product, args.word, Product.ensure_down)
+        if not args.word:
+            product.ensure_down()
+        return code
+    finally:
+        if not args.keep:
+            lab.down()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""TorVM in a lab's host, driven by its documented commands alone."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(TOP, "tests", "lab"))
+
+from labapi import Lab  # noqa: E402
+
+TORVM = os.path.join(TOP, "build", "torvm")
+PROBE = os.path.join(TOP, "tests", "vm", "probe.py")
+RUNNING_TIMEOUT_S = 90
+
+
+class Failure(AssertionError):
+    """What a test found wrong."""
+
+
+def expect(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+def wait_for(what, condition, timeout_s, interval_s=0.1):
+    """Poll until condition() is true; returns its value."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise Failure("waited %g s in vain for: %s" % (timeout_s, what))
+        time.sleep(interval_s)
+
+
+class Result:
+    """What a command did: exit code, both outputs, seconds."""
+
+    def __init__(self, done, seconds):
+        self.code = done.returncode
+        self.out = done.stdout
+        self.err = done.stderr
+        self.seconds = seconds
+
+    def __str__(self):
+        return "exit %d\n%s%s" % (self.code, self.out, self.err)
+
+
+class Product:
+    """One TorVM in `lab`'s host. Its files are in `directory`."""
+
+    def __init__(self, lab: Lab, directory, config=None, image_dir=None):
+        self.lab = lab
+        self.directory = directory
+        self.runtime = os.path.join(directory, "run")
+        self.state = os.path.join(directory, "state")
+        self.image = image_dir or os.path.join(TOP, "dist", "vm")
+        self.config_path = os.path.join(directory, "torvm.json")
+        os.makedirs(directory, exist_ok=True)
+        self.configure(**(config or {}))
+
+    def configure(self, **sections):
+        """Write the configuration: the lab's, with sections over it."""
+        config = self.lab.torvm_config(**sections)
+        with open(self.config_path, "w", encoding="utf-8") as f:
+            json.dump(config, f, indent=1)
+        os.chmod(self.config_path, 0o600)
+        return config
+
+    # --- commands -----------------------------------------------------------
+
+    def run(self, *args, timeout=120, env=None, **kwargs):
+        """A command of torvm's, or of another program's, in the host."""
+        start = time.monotonic()
+        kwargs.setdefault("stdin", subprocess.DEVNULL)
+        done = self.lab.run(
+            "host",
+            list(args),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+            timeout=timeout,
+            env={**clean_environment(), **(env or {})},
+            **kwargs,
+        )
+        return Result(done, time.monotonic() - start)
+
+    def options(self):
+        return [
+            *("--config", self.config_path, "--accel", "tcg"),
+            *("--runtime-dir", self.runtime, "--state-dir", self.state),
+            *("--image-dir", self.image),
+        ]
+
+    def torvm(self, *args, **kwargs):
+        """A client command: torvm ARGS --runtime-dir DIR."""
+        return self.run(TORVM, *args, "--runtime-dir", self.runtime, **kwargs)
+
+    def up(self, *more, timeout=RUNNING_TIMEOUT_S + 30, **kwargs):
+        """torvm up --wait, which has to succeed."""
+        done = self.run(
+            TORVM, "up", "--wait", *self.options(), *more, timeout=timeout, **kwargs
+        )
+        expect(done.code == 0, "torvm up --wait: %s\n%s" % (done, self.log()))
+        return done
+
+    def headless(self, *more, options=None, env=None, **kwargs):
+        """torvm --headless in the foreground: a Popen. SIGTERM reaches it."""
+        kwargs.setdefault("stdin", subprocess.DEVNULL)
+        kwargs.setdefault("stdout", subprocess.PIPE)
+        kwargs.setdefault("stderr", subprocess.STDOUT)
+        return self.lab.popen(
+            "host",
+            [TORVM, "--headless", *(options or self.options()), *more],
+            universal_newlines=True,
+            env={**clean_environment(), **(env or {})},
+            **kwargs,
+        )
+
+    def down(self, timeout=60):
+        done = self.torvm("down", timeout=timeout)
+        expect(done.code == 0, "torvm down: %s" % done)
+        return done
+
+    def status(self):
+        done = self.torvm("status", "--json", timeout=20)
+        try:
+            status = json.loads(done.out)
+        except ValueError:
+            raise Failure("torvm status --json: %s" % done) from None
+        want = 0 if status["state"] == "Running" else 3
+        expect(done.code == want, "status exits %d in %s" % (done.code, status["state"]))
+        return status
+
+    def wait_state(self, *states, timeout_s=RUNNING_TIMEOUT_S):
+        def reached():
+            status = self.status()
+            return status if status["state"] in states else None
+
+        try:
+            return wait_for("state " + " or ".join(states), reached, timeout_s, 0.2)
+        except Failure as e:
+            raise Failure("%s; now %s\n%s" % (e, self.status(), self.log())) from None
+
+    def log(self):
+        return self.torvm("log", timeout=20).out
+
+    def ensure_running(self):
+        if self.status()["state"] != "Running":
+            self.ensure_down()
+            self.up()
+
+    def ensure_down(self):
+        """Whatever state a failed test left: nothing of TorVM after this."""
+        with contextlib.suppress(Failure, subprocess.TimeoutExpired):
+            self.torvm("down", timeout=60)
+        for name in ("torvm-broker", "torvmd"):
+            for pid in self.pids(name):
+                self.kill(pid, signal.SIGKILL)
+        self.torvm("recover", timeout=60)
+
+    # --- processes ----------------------------------------------------------
+
+    def pids(self, name):
+        """PIDs, in the host's namespace, of processes whose comm is `name`."""
+        done = self.run("pgrep", "-x", name[:15], timeout=20)
+        return [int(pid) for pid in done.out.split()]
+
+    def pid(self, name):
+        pids = self.pids(name)
+        expect(pids, "no process named %s" % name)
+        return pids[0]
+
+    def kill(self, pid, signum=signal.SIGKILL):
+        self.lab.machine("host").kill(pid, signum)
+
+    def kill_everything(self):
+        """kill -9 of the controller: broker, spawner, engine and QEMU."""
+        broker, engine = self.pids("torvm-broker"), self.pids("torvmd")
+        qemu = [self.status()["vm"]["pid"]]
+        for pid in broker + engine + qemu:
+            self.kill(pid)
+        wait_for(
+            "the end of all processes",
+            lambda: not self.pids("torvm-broker") and not self.pids("torvmd"),
+            10,
+        )
+
+    # --- network ------------------------------------------------------------
+
+    def snapshot(self):
+        return snapshot(self.lab)
+
+    def probe(self, *args, timeout=60, user=None):
+        """Probes of probe.py: {name: {"error": errno name or "", ...}}."""
+        argv = ["/usr/bin/python3", PROBE, *args]
+        if user is not None:
+            argv = ["setpriv", "--reuid", str(user), "--clear-groups"] + argv
+        done = self.run(*argv, timeout=timeout)
+        expect(done.code == 0, "probe: %s" % done)
+        return json.loads(done.out)
+
+    def fetch(self, url, *curl, timeout_s=30):
+        return self.run(
+            *("curl", "-sS", "--max-time", str(timeout_s), *curl, url),
+            timeout=timeout_s + 10,
+        )
+
+    def leaks(self, capture):
+        """Packets of a capture that docs/SECURITY.md does not allow."""
+        return capture.show(leak_filter(self.lab))
+
+
+def clean_environment():
+    """The tester's own SSH session must not decide what torvm asks for."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("SSH_") and key != "NOTIFY_SOCKET"
+    }
+
+
+def snapshot(lab):
+    """The host's network as text: what has to be equal after a stop.
+
+    Normalised: packet counters and lifetimes, which time changes, are left out.
+    """
+    parts = {}
+    for name, argv in {
+        "links": ["ip", "-j", "-d", "link"],
+        "addresses": ["ip", "-j", "addr"],
+        "routes": ["ip", "-j", "route", "show", "table", "all"],
+        "routes6": ["ip", "-j", "-6", "route", "show", "table", "all"],
+        "rules": ["ip", "-j", "rule"],
+        "rules6": ["ip", "-j", "-6", "rule"],
+        "nft": ["nft", "-j", "list", "ruleset"],
+        "resolv.conf": ["cat", "/etc/resolv.conf"],
+        "sysctls": ["sysctl", "-a", "-r", r"^net\.ipv[46]\.(conf|ip_|icmp)"],
+    }.items():
+        text = lab.output("host", argv, stderr=subprocess.DEVNULL)
+        text = re.sub(r'"(valid|preferred)_life_time":\d+', r'"\1_life_time":0', text)
+        text = re.sub(r'"expires":\d+,?', "", text)
+        parts[name] = text
+    return parts
+
+
+def same_network(before, after):
+    for name, old in before.items():
+        expect(
+            old == after[name],
+            "%s differ:\nbefore: %s\nafter:  %s" % (name, old[:3000], after[name][:3000]),
+        )
+
+
+def host_mac(lab):
+    link = json.loads(lab.output("host", ["ip", "-j", "link", "show", "eth0"]))
+    return link[0]["address"]
+
+
+def leak_filter(lab, tor_net="198.51.100.0/24"):
+    """tcpdump expression: what the host sent and may not send while up."""
+    host = lab.addresses["host"]["ipv4"]
+    allowed = [
+        "arp",
+        "ether proto 0x888e",
+        "udp and src port 68 and dst port 67",
+        "ip6 and udp and src port 546 and dst port 547",
+        # RS, NS, NA; MLD reports come behind a hop-by-hop header.
+        "icmp6 and (ip6[40] = 133 or ip6[40] = 135 or ip6[40] = 136)",
+        "ip6[6] = 0 and (ip6[48] = 131 or ip6[48] = 132 or ip6[48] = 143)",
+        "tcp and src host %s and dst net %s" % (host, tor_net),
+    ]
+    return "ether src %s and not (%s)" % (
+        host_mac(lab),
+        " or ".join("(%s)" % a for a in allowed),
+    )
