@@ -61,6 +61,7 @@ class Product:
         self.directory = directory
         self.runtime = os.path.join(directory, "run")
         self.state = os.path.join(directory, "state")
+        self.accel = "tcg"
         self.image = image_dir or os.path.join(TOP, "dist", "vm")
         self.config_path = os.path.join(directory, "torvm.json")
         os.makedirs(directory, exist_ok=True)
@@ -94,7 +95,7 @@ class Product:
 
     def options(self):
         return [
-            *("--config", self.config_path, "--accel", "tcg"),
+            *("--config", self.config_path, "--accel", self.accel),
             *("--runtime-dir", self.runtime, "--state-dir", self.state),
             *("--image-dir", self.image),
         ]
