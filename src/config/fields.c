@@ -365,7 +365,9 @@ const struct config_field config_fields[] = {
 		.min = 5,
 		.max = 600,
 		.def = "60",
-		.doc = "Seconds the machine may take to boot.",
+		.doc = "Seconds the machine may take to boot; each machine "
+		       "given up gives the next one twice as long, up to 8 "
+		       "times.",
 	},
 	{
 		AT(failsafe, bootstrap_stall_s),

@@ -155,7 +155,7 @@ def probes(args):
         "tcp4-source": lambda: connect(
             inet, v4, 80, lambda s: s.bind((args.source4, 0))
         ),
-        "tcp4-unicast-if": lambda: connect(inet, v4, 80, unicast_if(link)),
+        "udp4-unicast-if": lambda: datagram(inet, v4, 7, unicast_if(link)),
         "tcp4-lan": lambda: connect(inet, args.lan4, 80),
         "udp4-device": lambda: datagram(inet, v4, 7, bind_device(link)),
         "udp4-lan-device": lambda: datagram(inet, args.lan4, 7, bind_device(link)),
