@@ -623,9 +623,11 @@ static unsigned int repair(struct broker *b, unsigned int bits)
 	if (bits & NET_CHANGED_LINKS && is_up(b, BROKER_UP_RULES) &&
 	    net_sysctls_apply(b->net, plan, save_sysctl, b, &e) < 0)
 		left |= NET_CHANGED_LINKS;
-	if (left)
+	/* Said once, not every second. */
+	if (left & ~b->failed_repairs)
 		log_error("A repair of the block failed: %s; trying again",
 			  e.text);
+	b->failed_repairs = left;
 	return left;
 }
 

@@ -36,6 +36,7 @@ struct broker {
 
 	/* What has to be repaired and could not be yet: NET_CHANGED_*. */
 	unsigned int to_repair;
+	unsigned int failed_repairs; /* those that were complained about */
 
 	bool adopted;   /* the block of a dead controller is up */
 	bool blocked;   /* an engine has asked for BLOCK */

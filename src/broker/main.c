@@ -166,15 +166,38 @@ static struct spawner_user find_user(const char *name, unsigned int fallback)
 	return user;
 }
 
-static void find_users(struct spawner_setup *s)
+/* Whether an id that stands in for a missing user is somebody's. */
+static int check_id(uid_t uid, const char *name, struct error *e)
+{
+	const struct passwd *pw = getpwuid(uid);
+
+	if (!pw || strcmp(pw->pw_name, name) == 0)
+		return 0;
+	return error_set(e, -EEXIST,
+			 "there is no user %s, and the id %u that would stand "
+			 "in for it belongs to %s; make one: adduser --system "
+			 "--no-create-home --group %s",
+			 name, uid, pw->pw_name, name);
+}
+
+static int find_users(struct spawner_setup *s, struct error *e)
 {
 	const struct group *kvm;
+	int r;
 
 	s->engine = find_user("torvm", FALLBACK_ENGINE_ID);
 	s->vm = find_user("torvm-vm", FALLBACK_VM_ID);
 	kvm = getgrnam("kvm");
 	if (kvm)
 		s->vm.group = kvm->gr_gid;
+	r = check_id(s->engine.uid, "torvm", e);
+	if (r == 0)
+		r = check_id(s->vm.uid, "torvm-vm", e);
+	/* The firewall lets the VM's user out, and must not let the engine. */
+	if (r == 0 && s->engine.uid == s->vm.uid)
+		r = error_set(e, -EINVAL,
+			      "the users torvm and torvm-vm have the same id");
+	return r;
 }
 
 static int open_dirs(struct setup *s, const struct options *o, struct error *e)
@@ -385,8 +408,9 @@ static int prepare(struct setup *s, const struct options *o, struct error *e)
 	r = lock_take(&s->lock, e);
 	if (r < 0)
 		return r == -EBUSY ? EXIT_CODE_BUSY : EXIT_CODE_FAILED;
-	find_users(&s->spawner);
-	r = open_dirs(s, o, e);
+	r = find_users(&s->spawner, e);
+	if (r == 0)
+		r = open_dirs(s, o, e);
 	if (r < 0)
 		return EXIT_CODE_PRECHECK;
 	r = lock_take_directory(&s->lock, s->runtime_fd, e);
@@ -403,6 +427,8 @@ static int prepare(struct setup *s, const struct options *o, struct error *e)
 	if (r < 0)
 		return EXIT_CODE_PRECHECK;
 	s->signal_fd = open_signals();
+	if (chdir("/") < 0 || s->signal_fd < 0)
+		return EXIT_CODE_FAILED;
 	r = fork_spawner(s, e);
 	return r < 0 ? EXIT_CODE_FAILED : 0;
 }
@@ -459,6 +485,9 @@ int main(int argc, char **argv)
 		return EXIT_CODE_PRIVILEGES;
 	}
 	umask(022);
+	/* Nothing that a careless caller left open goes on to our children. */
+	if (close_range(3, ~0U, 0) < 0)
+		log_debug("close_range: %s", strerror(errno));
 	code = prepare(&setup, &options, &e);
 	locked = setup.lock.file_fd >= 0;
 	if (code == 0)

@@ -655,6 +655,25 @@ class Test:
         c.stop()
         self.restored()
 
+    def test_squatter(self):
+        """Anybody can take an abstract name; the message tells who did."""
+        c = self.c
+        squatter = subprocess.Popen(
+            ["/usr/bin/env", "python3", "-c", "import socket, sys\n"
+             "s = socket.socket(socket.AF_UNIX)\ns.bind('\\0torvm-broker')\ns.listen()\n"
+             "print('ready', flush=True)\nsys.stdin.read()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=NOBODY, group=NOBODY,
+            cwd="/", env={"PATH": "/usr/bin:/bin"})
+        with squatter:
+            assert squatter.stdout.readline() == "ready\n"
+            done = subprocess.run([os.path.join(c.top, "bin", "torvm-broker"), "--runtime-dir",
+                                   c.runtime, "--state-dir", c.state],
+                                  stderr=subprocess.PIPE, text=True, check=False)
+            assert done.returncode == 7, done
+            assert f"kill {squatter.pid}" in done.stderr, done.stderr
+            squatter.stdin.close()
+        self.restored()
+
     def test_directories(self):
         """Wrong directories end in a sentence, and nothing is changed."""
         c = self.c
