@@ -265,13 +265,10 @@ static int do_create_tap(struct broker *b, const struct request *q,
 /* The argument vector is judged here and, on its own copy, by the spawner. */
 static int check_argv_fd(int fd, struct error *e)
 {
-	_cleanup_free_ char *text = malloc(BROKER_ARGV_MAX);
-	char *argv[BROKER_ARGV_COUNT_MAX];
+	char text[BROKER_ARGV_MAX], *argv[BROKER_ARGV_COUNT_MAX];
 	struct stat st;
 	ssize_t len;
 
-	if (!text)
-		return error_set(e, -ENOMEM, "out of memory");
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < 1 ||
 	    st.st_size > BROKER_ARGV_MAX)
 		return error_set(e, -EBADMSG,
@@ -670,14 +667,12 @@ static int adopt(struct broker *b, struct journal *old, struct error *e)
 
 int broker_adopt(struct broker *b, struct error *e)
 {
-	_cleanup_free_ struct journal *old = malloc(sizeof(*old));
 	struct error read_error = ERROR_NULL(read_error);
+	struct journal old;
 	int r;
 
-	if (!old)
-		return error_set(e, -ENOMEM, "out of memory");
-	r = journal_read(b->runtime_fd, old, &read_error);
-	if (r == 0 && !journal_is_current(old)) {
+	r = journal_read(b->runtime_fd, &old, &read_error);
+	if (r == 0 && !journal_is_current(&old)) {
 		log_info("A journal of another boot or network namespace is "
 			 "void and will be replaced");
 		r = -ENOENT;
@@ -688,11 +683,11 @@ int broker_adopt(struct broker *b, struct error *e)
 		if (r != -ENOENT)
 			log_warning("%s; going by TorVM's own names",
 				    read_error.text);
-		restore_assume(old);
+		restore_assume(&old);
 	}
 	log_notice("An earlier controller ended without cleaning up. Its block "
 		   "is replaced by ours, so nothing leaves meanwhile");
-	return adopt(b, old, e);
+	return adopt(b, &old, e);
 }
 
 void broker_deinit(struct broker *b)

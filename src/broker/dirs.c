@@ -20,7 +20,8 @@ static bool is_empty(int fd)
 		return false;
 	}
 	while ((entry = readdir(d))) {
-		if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+		if (strcmp(entry->d_name, ".") != 0 &&
+		    strcmp(entry->d_name, "..") != 0)
 			empty = false;
 	}
 	closedir(d);
@@ -93,13 +94,11 @@ int dirs_open(int at_fd, const char *path, uid_t uid, gid_t gid, mode_t mode,
 
 char *dirs_absolute(const char *path)
 {
-	_cleanup_free_ char *cwd = NULL;
-	char *ret;
+	char cwd[PATH_MAX], *ret;
 
 	if (path[0] == '/')
 		return strdup(path);
-	cwd = getcwd(NULL, 0);
-	if (!cwd || asprintf(&ret, "%s/%s", cwd, path) < 0)
+	if (!getcwd(cwd, sizeof(cwd)) || asprintf(&ret, "%s/%s", cwd, path) < 0)
 		return NULL;
 	return ret;
 }

@@ -145,9 +145,9 @@ int journal_add_sysctl(struct journal *j, const char *name,
 	if (j->n_sysctls == JOURNAL_SYSCTLS_MAX)
 		return -ENOSPC;
 	s = &j->sysctls[j->n_sysctls++];
-	strcpy(s->name, name);
-	strcpy(s->old_value, old_value);
-	strcpy(s->new_value, new_value);
+	str_copy(s->name, sizeof(s->name), name);
+	str_copy(s->old_value, sizeof(s->old_value), old_value);
+	str_copy(s->new_value, sizeof(s->new_value), new_value);
 	return 0;
 }
 
@@ -332,7 +332,7 @@ int journal_parse(const char *text, size_t len, struct journal *ret,
 int journal_read(int dir_fd, struct journal *ret, struct error *e)
 {
 	_cleanup_close_ int fd = -1;
-	_cleanup_free_ char *text = NULL;
+	char text[JOURNAL_SIZE_MAX];
 	size_t len = 0;
 	ssize_t n;
 
@@ -341,10 +341,7 @@ int journal_read(int dir_fd, struct journal *ret, struct error *e)
 	if (fd < 0)
 		return error_set(e, -errno, "the journal cannot be opened: %s",
 				 strerror(errno));
-	text = malloc(JOURNAL_SIZE_MAX);
-	if (!text)
-		return error_set(e, -ENOMEM, "out of memory");
-	while ((n = read(fd, text + len, JOURNAL_SIZE_MAX - len)) > 0)
+	while ((n = read(fd, text + len, sizeof(text) - len)) > 0)
 		len += (size_t)n;
 	if (n < 0)
 		return error_set(e, -errno, "the journal cannot be read: %s",
@@ -354,14 +351,12 @@ int journal_read(int dir_fd, struct journal *ret, struct error *e)
 
 int journal_write(int dir_fd, const struct journal *j, struct error *e)
 {
-	_cleanup_free_ char *text = malloc(JOURNAL_SIZE_MAX);
+	char text[JOURNAL_SIZE_MAX];
 	_cleanup_close_ int fd = -1;
 	int len;
 
 	errno = 0;
-	if (!text)
-		return error_set(e, -ENOMEM, "out of memory");
-	len = journal_format(j, text, JOURNAL_SIZE_MAX);
+	len = journal_format(j, text, sizeof(text));
 	if (len < 0)
 		return error_set(e, len, "the journal is full");
 	fd = openat(dir_fd, JOURNAL_NEW_NAME,

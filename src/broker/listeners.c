@@ -10,7 +10,7 @@
 #include "broker/channel.h"
 
 static const char *const names[LISTENERS_COUNT] = {
-	[VM_FD_QMP - VM_FD_QMP] = VM_SOCKET_QMP,
+	[0] = VM_SOCKET_QMP,
 	[VM_FD_TORCTL - VM_FD_QMP] = VM_SOCKET_TORCTL,
 	[VM_FD_AGENT - VM_FD_QMP] = VM_SOCKET_AGENT,
 	[VM_FD_CONSOLE - VM_FD_QMP] = VM_SOCKET_CONSOLE,

@@ -145,8 +145,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 	}
 	if (optind < argc)
 		return usage_error("'%s': no such argument", argv[optind]);
-	if (o->accel && strcmp(o->accel, "auto") && strcmp(o->accel, "kvm") &&
-	    strcmp(o->accel, "tcg"))
+	if (o->accel && strcmp(o->accel, "auto") != 0 &&
+	    strcmp(o->accel, "kvm") != 0 && strcmp(o->accel, "tcg") != 0)
 		return usage_error("--accel %s: allowed are auto, kvm, tcg",
 				   o->accel);
 	if (o->confirm && !number_ok(o->confirm, 1, CONFIRM_MAX_S))
@@ -241,6 +241,8 @@ static int make_control_socket(struct setup *s, struct error *e)
 				 s->runtime_path, RUNTIME_CONTROL_SOCKET,
 				 strerror(errno));
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return error_set(e, -errno, "socket: %s", strerror(errno));
 	snprintf(address.sun_path, sizeof(address.sun_path),
 		 "/proc/self/fd/%d/" RUNTIME_CONTROL_SOCKET, s->runtime_fd);
 	mask = umask(0177);

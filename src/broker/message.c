@@ -182,7 +182,8 @@ static bool sandboxed(char *const *argv)
 		unsigned int seen = 0;
 		size_t i;
 
-		if (strcmp(*argv, "-sandbox") && strcmp(*argv, "--sandbox"))
+		if (strcmp(*argv, "-sandbox") != 0 &&
+		    strcmp(*argv, "--sandbox") != 0)
 			continue;
 		if (!argv[1] || str_copy(copy, sizeof(copy), argv[1]) < 0)
 			return false;

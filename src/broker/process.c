@@ -21,9 +21,9 @@ uint64_t process_start_time(pid_t pid)
 	/* Field 2, the name, may hold anything, but ends with the last ')';
 	 * the start time is field 22. */
 	p = strrchr(buf, ')');
-	if (!p || !*++p)
+	if (!p)
 		return 0;
-	p = strtok_r(p, " ", &save);
+	p = strtok_r(p + 1, " ", &save);
 	for (i = 3; p && i < 22; i++)
 		p = strtok_r(NULL, " ", &save);
 	return p ? strtoull(p, NULL, 10) : 0;

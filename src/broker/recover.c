@@ -74,15 +74,13 @@ int recover_run(const char *runtime_dir, restore_report_fn report,
 		void *userdata, struct error *e)
 {
 	struct recovery recovery = { .report = report, .userdata = userdata };
-	_cleanup_free_ struct journal *j = malloc(sizeof(*j));
 	_cleanup_(lock_release) struct lock lock = LOCK_NULL;
 	_cleanup_(net_closep) struct net *net = NULL;
 	_cleanup_close_ int dir_fd = -1;
 	bool by_journal, there;
+	struct journal j;
 	int r;
 
-	if (!j)
-		return error_set(e, -ENOMEM, "out of memory");
 	if (geteuid() != 0)
 		return error_set(e, -EPERM,
 				 "recovery changes the network and needs root: "
@@ -97,17 +95,17 @@ int recover_run(const char *runtime_dir, restore_report_fn report,
 	if (r < 0)
 		return r;
 
-	by_journal = read_journal(dir_fd, j, &recovery) == 1;
+	by_journal = read_journal(dir_fd, &j, &recovery) == 1;
 	if (!by_journal)
-		restore_assume(j);
+		restore_assume(&j);
 	there = by_journal || net_firewall_present(net) ||
-		if_nametoindex(j->plan.tap_name) != 0;
-	r = restore_kill_vm(j->vm_pid, j->vm_started, e);
+		if_nametoindex(j.plan.tap_name) != 0;
+	r = restore_kill_vm(j.vm_pid, j.vm_started, e);
 	if (r < 0)
 		return r;
 	if (r > 0)
 		count_report(&recovery, "Killed the VM that was left");
-	r = restore_network(net, dir_fd, j, false,
+	r = restore_network(net, dir_fd, &j, false,
 			    there ? count_report : say_nothing, &recovery, e);
 	if (r >= 0 && dir_fd >= 0)
 		restore_clean_dir(dir_fd);

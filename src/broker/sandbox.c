@@ -61,9 +61,12 @@ static const char *const allowed[] = {
 
 static int drop_capabilities(struct error *e)
 {
+	static const capng_type_t sets[] = { CAPNG_EFFECTIVE, CAPNG_PERMITTED };
+	size_t i;
+
 	capng_clear(CAPNG_SELECT_BOTH);
-	capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED,
-		      CAP_NET_ADMIN, CAP_KILL, -1);
+	for (i = 0; i < ARRAY_SIZE(sets); i++)
+		capng_updatev(CAPNG_ADD, sets[i], CAP_NET_ADMIN, CAP_KILL, -1);
 	if (capng_apply(CAPNG_SELECT_BOTH) < 0)
 		return error_set(e, -EPERM,
 				 "the broker's capabilities cannot be bounded; "

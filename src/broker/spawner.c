@@ -254,8 +254,7 @@ static int start_vm(const struct spawner_setup *setup,
 		    size_t n_fds, struct children *children, struct error *e)
 {
 	const size_t n_made = VM_FD_FROM_ENGINE - VM_FD_QMP;
-	_cleanup_free_ char *text = malloc(BROKER_ARGV_MAX);
-	char *argv[BROKER_ARGV_COUNT_MAX];
+	char text[BROKER_ARGV_MAX], *argv[BROKER_ARGV_COUNT_MAX];
 	int placed[VM_FD_COUNT], fd, r;
 	struct program p = {
 		.child = SPAWNER_CHILD_VM,
@@ -268,8 +267,6 @@ static int start_vm(const struct spawner_setup *setup,
 	size_t next = 1 + n_made;
 	ssize_t len;
 
-	if (!text)
-		return error_set(e, -ENOMEM, "out of memory");
 	if (!(m->present & 1u << (VM_FD_OUTPUT - VM_FD_FROM_ENGINE)) ||
 	    m->present >> (VM_FD_COUNT - VM_FD_FROM_ENGINE) ||
 	    n_fds != next + (size_t)__builtin_popcount(m->present))
@@ -381,11 +378,15 @@ static int open_signalfd(void)
 
 static void drop_capabilities(void)
 {
+	static const capng_type_t sets[] = { CAPNG_EFFECTIVE, CAPNG_PERMITTED };
+	size_t i;
+
 	/* The bounding set becomes empty: no program that a child executes can
 	 * gain any of these back. */
 	capng_clear(CAPNG_SELECT_BOTH);
-	capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SETUID,
-		      CAP_SETGID, CAP_KILL, -1);
+	for (i = 0; i < ARRAY_SIZE(sets); i++)
+		capng_updatev(CAPNG_ADD, sets[i], CAP_SETUID, CAP_SETGID,
+			      CAP_KILL, -1);
 	if (capng_apply(CAPNG_SELECT_BOTH) < 0)
 		log_warning("the spawner keeps more capabilities than it "
 			    "needs: %s",

@@ -114,7 +114,7 @@ static bool command(char *line, bool resumed)
 
 	line[strcspn(line, "\n")] = '\0';
 	if (strncmp(line, "exit ", 5) == 0)
-		exit(atoi(line + 5));
+		exit((int)strtol(line + 5, NULL, 10));
 	if (strcmp(line, "pid") == 0)
 		return fprintf(client, "ok %d\n", getpid()) > 0;
 	if (strcmp(line, "resumed") == 0)

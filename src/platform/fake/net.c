@@ -259,8 +259,8 @@ int net_sysctl_restore(struct net *net, const char *name, const char *old_value,
 
 	if (r < 0)
 		return r;
-	if (fake_net.rp_filter == atoi(new_value))
-		fake_net.rp_filter = atoi(old_value);
+	if (fake_net.rp_filter == new_value[0] - '0')
+		fake_net.rp_filter = old_value[0] - '0';
 	return done(r);
 }
 
