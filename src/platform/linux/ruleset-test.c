@@ -1,0 +1,317 @@
+/* The pure parts: what a ruleset holds in each mode, where a link leads. */
+#include "platform/linux/ruleset.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_arp.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libnftnl/chain.h>
+#include <libnftnl/rule.h>
+
+#define MARK 0x5eedf00du
+
+static struct net_plan plan(void)
+{
+	struct net_plan p = {
+		.tap_name = "torvm0",
+		.vm_uid = 61101,
+		.mark = MARK,
+	};
+
+	inet_pton(AF_INET, "10.10.10.2", &p.host_ip);
+	inet_pton(AF_INET, "10.10.10.1", &p.vm_ip);
+	return p;
+}
+
+static struct net_link ether(int index, const char *name, const char *kind,
+			     int master)
+{
+	struct net_link link = {
+		.index = index,
+		.type = ARPHRD_ETHER,
+		.master = master,
+	};
+
+	assert_int_equal(str_copy(link.name, sizeof(link.name), name), 0);
+	assert_int_equal(str_copy(link.kind, sizeof(link.kind), kind), 0);
+	return link;
+}
+
+static const struct nlmsghdr *next_message(const struct nft_batch *b,
+					   size_t *offset)
+{
+	const struct nlmsghdr *nlh;
+
+	if (*offset >= b->len)
+		return NULL;
+	nlh = (const struct nlmsghdr *)(b->buf + *offset);
+	*offset += NLMSG_ALIGN(nlh->nlmsg_len);
+	return nlh;
+}
+
+struct summary {
+	unsigned int egress_chains, devices, postrouting_policy;
+	unsigned int tables, marks; /* the plan's mark in rules */
+	bool rule_into_tap;
+};
+
+/* How often the four bytes of the mark occur in a rule. */
+static unsigned int count_mark(const struct nlmsghdr *nlh)
+{
+	const uint32_t mark = MARK;
+	const char *p = (const char *)nlh;
+	unsigned int n = 0;
+
+	for (size_t i = 0; i + 4 <= nlh->nlmsg_len; i++)
+		n += memcmp(p + i, &mark, 4) == 0;
+	return n;
+}
+
+static struct summary summarize(const struct nft_batch *b)
+{
+	struct summary s = { .postrouting_policy = UINT32_MAX };
+	const struct nlmsghdr *nlh;
+	size_t offset = 0;
+
+	while ((nlh = next_message(b, &offset))) {
+		struct nftnl_chain *c;
+		struct nftnl_rule *rule;
+		const char *const *devices;
+		const char *name;
+
+		switch (nlh->nlmsg_type & 255) {
+		case NFT_MSG_NEWTABLE:
+			s.tables +=
+				nlh->nlmsg_type >> 8 == NFNL_SUBSYS_NFTABLES;
+			break;
+		case NFT_MSG_NEWRULE:
+			rule = nftnl_rule_alloc();
+			nftnl_rule_nlmsg_parse(nlh, rule);
+			name = nftnl_rule_get_str(rule, NFTNL_RULE_CHAIN);
+			if (strcmp(name, "output") == 0 &&
+			    memmem(nlh, nlh->nlmsg_len, "TCP into the TAP", 16))
+				s.rule_into_tap = true;
+			s.marks += count_mark(nlh);
+			nftnl_rule_free(rule);
+			break;
+		case NFT_MSG_NEWCHAIN:
+			c = nftnl_chain_alloc();
+			nftnl_chain_nlmsg_parse(nlh, c);
+			name = nftnl_chain_get_str(c, NFTNL_CHAIN_NAME);
+			if (strcmp(name, "postrouting") == 0)
+				s.postrouting_policy = nftnl_chain_get_u32(
+					c, NFTNL_CHAIN_POLICY);
+			if (strncmp(name, "egress", 6) == 0) {
+				s.egress_chains++;
+				devices = nftnl_chain_get_array(
+					c, NFTNL_CHAIN_DEVICES);
+				while (devices && *devices++)
+					s.devices++;
+				assert_int_equal(nftnl_chain_get_u32(
+							 c, NFTNL_CHAIN_POLICY),
+						 NF_DROP);
+			}
+			nftnl_chain_free(c);
+			break;
+		}
+	}
+	return s;
+}
+
+static int build(enum net_firewall mode, const struct net_links *links,
+		 struct summary *ret)
+{
+	const struct net_plan p = plan();
+	const struct ruleset rs = {
+		.plan = &p,
+		.mode = mode,
+		.links = links,
+	};
+	struct nft_batch b;
+	int r;
+
+	assert_int_equal(nft_batch_begin(&b, 1), 0);
+	ruleset_build(&b, &rs);
+	r = nft_batch_end(&b);
+	if (r == 0)
+		*ret = summarize(&b);
+	nft_batch_done(&b);
+	return r;
+}
+
+static void test_modes(void **state)
+{
+	struct net_link v[] = {
+		{ .index = 1, .type = ARPHRD_LOOPBACK, .name = "lo" },
+		ether(2, "eth0", "", 0),
+		ether(3, "torvm0", "tun", 0),
+	};
+	const struct net_links links = { v, ARRAY_SIZE(v) };
+	struct summary s;
+
+	assert_int_equal(build(NET_FIREWALL_BLOCKED, &links, &s), 0);
+	assert_int_equal(s.tables, 2);
+	assert_int_equal(s.postrouting_policy, NF_DROP);
+	assert_int_equal(s.devices, 1);
+	/* Nothing can pass by a mark, and nothing enters the TAP. */
+	assert_int_equal(s.marks, 0);
+	assert_false(s.rule_into_tap);
+
+	assert_int_equal(build(NET_FIREWALL_UPLINK, &links, &s), 0);
+	assert_int_equal(s.postrouting_policy, NF_DROP);
+	assert_true(s.marks > 0);
+	assert_false(s.rule_into_tap);
+
+	assert_int_equal(build(NET_FIREWALL_OPEN, &links, &s), 0);
+	assert_int_equal(s.postrouting_policy, NF_DROP);
+	assert_true(s.rule_into_tap);
+}
+
+static void test_many_links(void **state)
+{
+	const size_t most = 16 * 256;
+	struct net_links links = {
+		.v = calloc(most + 1, sizeof(*links.v)),
+	};
+	struct summary s;
+	char name[16];
+
+	assert_non_null(links.v);
+	for (size_t i = 0; i <= most; i++) {
+		snprintf(name, sizeof(name), "eth%zu", i);
+		links.v[i] = ether((int)i + 2, name, "", 0);
+	}
+	links.n = 0;
+	assert_int_equal(build(NET_FIREWALL_OPEN, &links, &s), 0);
+	assert_int_equal(s.egress_chains, 0);
+	links.n = 256;
+	assert_int_equal(build(NET_FIREWALL_OPEN, &links, &s), 0);
+	assert_int_equal(s.egress_chains, 1);
+	links.n = 257;
+	assert_int_equal(build(NET_FIREWALL_OPEN, &links, &s), 0);
+	assert_int_equal(s.egress_chains, 2);
+	assert_int_equal(s.devices, 257);
+	links.n = most;
+	assert_int_equal(build(NET_FIREWALL_OPEN, &links, &s), 0);
+	assert_int_equal(s.devices, most);
+	/* One link without a guard would be a hole: no ruleset at all. */
+	links.n = most + 1;
+	assert_int_equal(build(NET_FIREWALL_OPEN, &links, &s), -E2BIG);
+	free(links.v);
+}
+
+static void test_batch_overflow(void **state)
+{
+	struct nft_batch b;
+
+	assert_int_equal(nft_batch_begin(&b, 1), 0);
+	for (int i = 0; i < 2 * NFT_BATCH_MESSAGES; i++)
+		nft_table_add(&b, NFPROTO_INET, "t", 0);
+	assert_int_equal(nft_batch_end(&b), -E2BIG);
+	assert_true(b.len <= NFT_BATCH_SIZE);
+	nft_batch_done(&b);
+}
+
+static void test_reach(void **state)
+{
+	struct net_link v[] = {
+		{ .index = 1, .type = ARPHRD_LOOPBACK, .name = "lo" },
+		ether(2, "eth0", "", 0),
+		ether(3, "torvm0", "tun", 0),
+		/* containers and a guest */
+		ether(4, "docker0", "bridge", 0),
+		ether(5, "veth1", "veth", 4),
+		ether(6, "vnet0", "tun", 4),
+		/* a guest on the LAN */
+		ether(7, "br0", "bridge", 0),
+		ether(8, "eth1", "", 7),
+		ether(9, "vnet1", "tun", 7),
+		/* its ports are VLANs of the LAN */
+		ether(10, "br1", "bridge", 0),
+		ether(11, "eth0.7", "vlan", 10),
+		ether(12, "bond0", "bond", 0),
+		ether(13, "eth2", "", 12),
+		ether(14, "wg0", "wireguard", 0),
+		/* a router behind a bridge without hardware */
+		ether(15, "br2", "bridge", 0),
+		ether(16, "veth2", "veth", 15),
+		/* a veth of its own leads who knows where */
+		ether(17, "veth3", "veth", 0),
+		ether(18, "virbr0", "bridge", 0),
+	};
+	static const enum link_reach expected[] = {
+		LINK_REACH_LOCAL, LINK_REACH_OUTER, LINK_REACH_LOCAL,
+		LINK_REACH_INNER, LINK_REACH_INNER, LINK_REACH_INNER,
+		LINK_REACH_OUTER, LINK_REACH_OUTER, LINK_REACH_OUTER,
+		LINK_REACH_OUTER, LINK_REACH_OUTER, LINK_REACH_OUTER,
+		LINK_REACH_OUTER, LINK_REACH_OUTER, LINK_REACH_OUTER,
+		LINK_REACH_OUTER, LINK_REACH_OUTER, LINK_REACH_INNER,
+	};
+	const struct net_links links = { v, ARRAY_SIZE(v) };
+
+	_Static_assert(ARRAY_SIZE(v) == ARRAY_SIZE(expected), "one each");
+	v[14].gateway = true;
+	for (size_t i = 0; i < ARRAY_SIZE(v); i++)
+		if (link_reach(&links, &v[i], "torvm0") != expected[i])
+			fail_msg("%s: %d", v[i].name,
+				 link_reach(&links, &v[i], "torvm0"));
+}
+
+static void test_tap_is_known(void **state)
+{
+	static const uint8_t mac[] = NET_TAP_MAC_BYTES;
+	struct net_link link = ether(3, "torvm0", "tun", 0);
+	char text[18];
+
+	assert_false(link_is_tap(&link));
+	memcpy(link.mac, mac, sizeof(mac));
+	link.mac_len = sizeof(mac);
+	assert_true(link_is_tap(&link));
+	strcpy(link.kind, "veth");
+	assert_false(link_is_tap(&link));
+	/* The two spellings are the same, unicast, locally administered. */
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0],
+		 mac[1], mac[2], mac[3], mac[4], mac[5]);
+	assert_string_equal(text, NET_TAP_MAC);
+	assert_int_equal(mac[0] & 3, 2);
+}
+
+static void test_array_grow(void **state)
+{
+	int *v = NULL;
+
+	for (size_t n = 0; n < 1000; n++) {
+		v = array_grow(v, n, sizeof(*v));
+		assert_non_null(v);
+		v[n] = (int)n;
+	}
+	for (size_t n = 0; n < 1000; n++)
+		assert_int_equal(v[n], n);
+	free(v);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_many_links),
+		cmocka_unit_test(test_batch_overflow),
+		cmocka_unit_test(test_reach),
+		cmocka_unit_test(test_tap_is_known),
+		cmocka_unit_test(test_array_grow),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
