@@ -22,11 +22,13 @@
 /* Our marks in the kernel, by which leftovers are recognised. */
 #define NET_TABLE_NAME "torvm"   /* nftables: inet torvm, netdev torvm */
 #define NET_ROUTE_TABLE 9095     /* the own routing table T */
+#define NET_PROHIBIT_TABLE 9096  /* IPv4: nothing but "prohibit default" */
 #define NET_ROUTE_PROTOCOL 116   /* rtm_protocol, FRA_PROTOCOL */
 #define NET_RULE_PREF_UPLINK 100 /* uid -> goto NET_RULE_PREF_NOP */
 #define NET_RULE_PREF_DHCP 101
-#define NET_RULE_PREF_TORVM 110    /* everyone -> T */
-#define NET_RULE_PREF_PROHIBIT 120 /* everyone -> prohibit */
+#define NET_RULE_PREF_TORVM 110 /* everyone -> T */
+/* everyone -> prohibit; in IPv4 by way of NET_PROHIBIT_TABLE */
+#define NET_RULE_PREF_PROHIBIT 120
 #define NET_RULE_PREF_NOP 140
 #define NET_TAP_MTU 65520 /* bytes */
 

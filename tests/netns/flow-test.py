@@ -249,6 +249,9 @@ def hold_the_link():
         index = lab.link("host", "eth0")["ifindex"]
         s.bind(("::", 546, 0, 0))
         s.sendto(b"solicit", ("ff02::1:2", 547, 0, index))
+    with ns_socket("host", 0, socket.AF_PACKET, socket.SOCK_RAW) as s:
+        s.bind(("eth0", 0))
+        s.send(b"\x01\x80\xc2\0\0\x03\x02\0\0\0\0\x01\x88\x8e" + b"eapol".ljust(46))
     # A probe of the router makes the host answer NS, and ARP.
     lab.exec("router", "ping", "-c1", "-W1", HOST4, check=False)
     lab.exec("router", "ping", "-c1", "-W1", HOST6, check=False)
@@ -256,7 +259,7 @@ def hold_the_link():
     lab.exec("router", "ping", "-c1", "-W1", HOST6, check=False)
     frames = lab.capture.take()
     assert not [f for f in frames if not f.holds_the_link()], frames
-    for what in (b"renew", b"discover", b"solicit"):
+    for what in (b"renew", b"discover", b"solicit", b"eapol"):
         assert any(what in f.raw for f in frames), what
     assert any(f.ethertype == 0x0806 for f in frames)
     assert any(f.proto == 58 and f.icmp == 136 for f in frames)

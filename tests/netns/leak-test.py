@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from netlab import (  # noqa: E402
-    HOST4, HOST6, MARK, ROUTER4, USER_UID, WEB4, WEB6, Capture, Driver, Lab,
+    HOST4, HOST6, MARK, ROUTER4, ROUTER6, USER_UID, WEB4, WEB6, Capture, Driver, Lab,
     connect, main, ns_socket, private, run, wait_until)
 
 DRIVER = private()
@@ -161,6 +161,20 @@ def unicast_if(uid, marker):
              prepare=lambda s: s.setsockopt(socket.IPPROTO_IP, IP_UNICAST_IF, index))
 
 
+def dont_route(s):
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+
+
+@probe(BOTH)
+def udp4_dont_route(uid, marker):
+    datagram(uid, marker, (ROUTER4, 5000), prepare=dont_route)
+
+
+@probe(BOTH)
+def tcp4_dont_route(uid, marker):
+    return tcp(uid, ROUTER4, dont_route)
+
+
 @probe(BOTH)
 def pktinfo(uid, marker):
     info = struct.pack("=I4s4s", eth0_index(), b"\0" * 4, b"\0" * 4)
@@ -200,6 +214,17 @@ def limited_broadcast(uid, marker):
         broadcasting(s)
         bind_to_device(s)
     datagram(uid, marker, ("255.255.255.255", 5000), prepare=prepare)
+
+
+@probe(BOTH)
+def igmp_join(uid, marker):
+    next_port[0] += 1
+    group = "239.1.2.%d" % (next_port[0] % 250)
+    with ns_socket("host", uid, socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP,
+                     struct.pack("=4s4si", socket.inet_aton(group), b"\0" * 4,
+                                 eth0_index()))
+    return lambda f: f.proto == 2, None, None
 
 
 @probe(0)
@@ -483,6 +508,42 @@ def tap_source():
     assert driver("tap-read") == "0"
 
 
+def pushed_routes():
+    """Routes that a DHCP server pushes, however specific, lead nowhere"""
+    routes = ("0.0.0.0/1", "128.0.0.0/1", WEB4 + "/32", "8.8.8.8/32")
+    for route in routes:
+        lab.ip("host", "route", "add", route, "via", ROUTER4)
+    lab.ip("host", "-6", "route", "add", WEB6 + "/128", "via", ROUTER6)
+    lab.capture.take()
+    driver("tap-read")
+    for uid in BOTH:
+        connect("host", uid, (WEB4, 80), seconds=0.1)[2].close()
+        err, took, s = connect("host", uid, (WEB6, 80))
+        s.close()
+        assert err == errno.EACCES and took < AT_ONCE, (err, took)
+        with ns_socket("host", uid, socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.sendto(b"dns-query", ("8.8.8.8", 53))
+    assert int(driver("tap-read", "dns-query")) == 2
+    assert not lab.capture.leaks()
+    nothing_in_mode("open")
+    for route in routes:
+        lab.ip("host", "route", "del", route)
+    lab.ip("host", "-6", "route", "del", WEB6 + "/128")
+
+
+def redirects():
+    """ICMP redirects are dropped on arrival"""
+    before = int(driver("refused"))
+    inner = ip_udp(b"12345678")
+    body = struct.pack("!BBH4s", 5, 1, 0, socket.inet_aton("192.0.2.66")) + inner
+    body += b"." * (len(body) % 2)
+    body = body[:2] + checksum(body) + body[4:]
+    with ns_socket("router", 0, socket.AF_INET, socket.SOCK_RAW,
+                   socket.IPPROTO_ICMP) as s:
+        s.sendto(body, (HOST4, 0))
+    wait_until("the drop", lambda: int(driver("refused")) > before)
+
+
 def ipv6_at_once():
     """IPv6 without a bound device fails in the connect call itself"""
     for uid in BOTH:
@@ -508,5 +569,5 @@ def removed():
     seen_without_block()
 
 
-main([seen_without_block, blocked, uplink, opened, tap_source, ipv6_at_once, counted,
-      removed])
+main([seen_without_block, blocked, uplink, opened, tap_source, pushed_routes, redirects,
+      ipv6_at_once, counted, removed])

@@ -145,6 +145,45 @@ def start_and_stop():
         lab.same(clean)
 
 
+def dhcp_may_set_routes():
+    """While the rules are there, a DHCP client can still replace the default route"""
+    driver("firewall", "blocked")
+    driver("rules-add")
+    for tap in (False, True):
+        if tap:
+            driver("tap-create")
+            driver("firewall", "open")
+            driver("tap-configure")
+        lab.ip("host", "route", "replace", "default", "via", "192.0.2.254", "dev",
+               "eth0")
+        lab.ip("host", "route", "replace", "default", "via", "192.0.2.1")
+        lab.ip("host", "-6", "route", "replace", "default", "via", "2001:db8:1::254")
+        lab.ip("host", "-6", "route", "replace", "default", "via", "2001:db8:1::1")
+        # Nobody else's question gets that far.
+        get = subprocess.run(["ip", "-n", "host", "route", "get", "192.0.2.77"],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             universal_newlines=True)
+        assert "eth0" not in get.stdout, get.stdout
+        for address in (WEB4, "192.0.2.1"):
+            with ns_socket("host", USER_UID, socket.AF_INET, socket.SOCK_DGRAM) as s:
+                if tap:
+                    s.connect((address, 53))
+                    assert s.getsockname()[0] == "10.10.10.2"
+                    continue
+                try:
+                    s.connect((address, 53))
+                    raise AssertionError(address)
+                except OSError as e:
+                    assert e.errno == errno.EACCES, e
+    # The table of the TAP's route flushed: still prohibited.
+    lab.ip("host", "route", "flush", "table", "9095")
+    err, took, s = connect("host", USER_UID, (WEB4, 80))
+    s.close()
+    assert err == errno.EACCES and took < 0.1, (err, took)
+    driver.down()
+    lab.same(clean)
+
+
 def others_sysctl_stays():
     """A sysctl that somebody else set meanwhile is theirs"""
     driver("sysctls")
@@ -328,5 +367,5 @@ def containers():
 
 
 main([precheck_changes_nothing, precheck_refusals, precheck_without_privileges,
-      start_and_stop, others_sysctl_stays, strict_rp_filter, tap_is_ours_only,
+      start_and_stop, dhcp_may_set_routes, others_sysctl_stays, strict_rp_filter, tap_is_ours_only,
       stale_packets, sockets_end, containers])

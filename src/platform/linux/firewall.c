@@ -36,7 +36,7 @@
 #define FIREWALL_TABLE_FLAGS (NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST)
 #endif
 
-/* A table that vanished between our look and our batch: look again. */
+/* A table or link that vanished between our look and our batch: look again. */
 #define COMMIT_ATTEMPTS 4
 
 static const int families[] = { NFPROTO_INET, NFPROTO_NETDEV };
@@ -204,67 +204,79 @@ static void explain(struct error *e, const struct nft_batch *b,
 			  what, strerror(-v->err));
 }
 
-/* @probe: have it checked, not committed. */
-static int replace(struct net *net, const struct net_plan *plan,
-		   enum net_firewall mode, const struct net_links *links,
-		   uint32_t flags, bool probe, struct error *e)
+/*
+ * One attempt. @probe: have it checked, not committed. Return: 0; -EAGAIN if
+ * what was looked at (a table, a link) went meanwhile; a negative errno.
+ */
+static int replace_once(struct net *net, struct ruleset *rs, bool probe,
+			struct error *e)
 {
-	struct ruleset rs = {
-		.plan = plan,
-		.mode = mode,
-		.links = links,
-		.table_flags = flags,
-	};
-	struct verdict v = { .err = -ENOENT };
 	struct nft_batch b;
+	struct verdict v;
 	struct present present;
-	int r = 0;
+	int r;
 
-	for (int i = 0; i < COMMIT_ATTEMPTS && v.err == -ENOENT; i++) {
-		r = present_read(net, &present);
-		if (r == 0)
-			r = counts_read(net, rs.counts);
-		if (r < 0)
-			return unanswered(e, r);
-		nft_batch_begin(&b, net->seq + 1);
-		for (size_t k = 0; k < ARRAY_SIZE(families); k++)
-			if (present.table[k])
-				nft_table_delete(&b, families[k],
-						 NET_TABLE_NAME);
-		ruleset_build(&b, &rs);
-		if (probe)
-			nft_table_delete(&b, NFPROTO_INET, "torvm-no-such");
-		r = nft_batch_end(&b);
-		if (r == 0)
-			r = commit(net, &b, &v);
-		if (probe && r == 0 && v.err == -ENOENT && v.seq == b.seq - 1) {
-			nft_batch_done(&b);
-			return 0;
-		}
-		if (r < 0)
-			error_set(e, r, "the firewall's batch failed: %s",
-				  strerror(-r));
-		else if (v.err)
-			explain(e, &b, &v);
-		nft_batch_done(&b);
-		if (r < 0)
-			return r;
-	}
-	if (probe && !v.err)
+	r = present_read(net, &present);
+	if (r == 0)
+		r = counts_read(net, rs->counts);
+	if (r < 0)
+		return unanswered(e, r);
+	nft_batch_begin(&b, net->seq + 1);
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
+		if (present.table[i])
+			nft_table_delete(&b, families[i], NET_TABLE_NAME);
+	ruleset_build(&b, rs);
+	if (probe)
+		nft_table_delete(&b, NFPROTO_INET, "torvm-no-such");
+	r = nft_batch_end(&b);
+	if (r == 0)
+		r = commit(net, &b, &v);
+	if (r < 0) {
+		error_set(e, r, "the firewall's batch failed: %s",
+			  strerror(-r));
+	} else if (probe && v.err == -ENOENT && v.seq == b.seq - 1) {
+		/* All the others were accepted. */
+	} else if (v.err) {
+		explain(e, &b, &v);
+		r = v.err == -ENOENT ? -EAGAIN : v.err;
+	} else if (probe) {
 		/* Cannot be: the last message names what does not exist. */
-		return error_set(e, -EIO, "nf_tables accepted a faulty batch");
-	return v.err;
+		r = error_set(e, -EIO, "nf_tables accepted a faulty batch");
+	}
+	nft_batch_done(&b);
+	return r;
 }
 
-static int replace_owned(struct net *net, const struct net_plan *plan,
-			 enum net_firewall mode, const struct net_links *links,
-			 bool probe, struct error *e)
+/* @ret_links: the links as they were covered; the caller frees them. */
+static int replace(struct net *net, const struct net_plan *plan,
+		   enum net_firewall mode, bool probe,
+		   struct net_links *ret_links, struct error *e)
 {
-	int r = replace(net, plan, mode, links, FIREWALL_TABLE_FLAGS, probe, e);
+	uint32_t flags = FIREWALL_TABLE_FLAGS;
+	int r = -EAGAIN;
 
-	/* Before 6.9: EOPNOTSUPP (persist), before 5.12: EINVAL (owner). */
-	if (r == -EOPNOTSUPP || r == -EINVAL)
-		r = replace(net, plan, mode, links, 0, probe, e);
+	for (int i = 0; i < COMMIT_ATTEMPTS && r == -EAGAIN; i++) {
+		struct ruleset rs = {
+			.plan = plan,
+			.mode = mode,
+			.links = ret_links,
+			.table_flags = flags,
+		};
+
+		r = links_read(net, ret_links, e);
+		if (r < 0)
+			return r;
+		r = replace_once(net, &rs, probe, e);
+		if (r < 0)
+			links_free(ret_links);
+		/* Before 6.9: EOPNOTSUPP (persist), before 5.12: EINVAL. */
+		if ((r == -EOPNOTSUPP || r == -EINVAL) && flags) {
+			flags = 0;
+			r = -EAGAIN;
+		}
+	}
+	if (r == 0 && e)
+		*e = ERROR_NULL(*e);
 	return r;
 }
 
@@ -274,20 +286,13 @@ int net_firewall_set(struct net *net, const struct net_plan *plan,
 	struct net_links links;
 	int r;
 
-	r = links_read(net, &links, e);
+	r = replace(net, plan, mode, false, &links, e);
 	if (r < 0)
 		return r;
-	r = replace_owned(net, plan, mode, &links, false, e);
-	if (r < 0) {
-		links_free(&links);
-		return r;
-	}
 	watch_drain(net);
 	links_free(&net->covered);
 	net->covered = links;
 	net->firewall = true;
-	if (e)
-		*e = ERROR_NULL(*e);
 	/* The links may have changed, and with them the inner bridges. */
 	return net->rules ? routes_sync(net, plan, e) : 0;
 }
@@ -298,11 +303,9 @@ int firewall_probe(struct net *net, const struct net_plan *plan,
 	struct net_links links;
 	int r;
 
-	r = links_read(net, &links, e);
-	if (r < 0)
-		return r;
-	r = replace_owned(net, plan, NET_FIREWALL_OPEN, &links, true, e);
-	links_free(&links);
+	r = replace(net, plan, NET_FIREWALL_OPEN, true, &links, e);
+	if (r == 0)
+		links_free(&links);
 	return r;
 }
 

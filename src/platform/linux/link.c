@@ -217,7 +217,8 @@ static bool bridge_is_inner(const struct net_links *links,
 enum link_reach link_reach(const struct net_links *links,
 			   const struct net_link *link, const char *tap_name)
 {
-	if (link->type == ARPHRD_LOOPBACK || strcmp(link->name, tap_name) == 0)
+	if (link->type == ARPHRD_LOOPBACK ||
+	    (strcmp(link->name, tap_name) == 0 && link_is_tap(link)))
 		return LINK_REACH_LOCAL;
 	if (bridge_is_inner(links, link))
 		return LINK_REACH_INNER;

@@ -4,8 +4,10 @@
  * Table T holds the default route into the TAP and a copy of the connected
  * routes of bridges that lead nowhere but to this machine's own containers and
  * guests; those would otherwise be out of the host's reach, because T is read
- * before the host's own tables. Everything in T with our protocol number is
- * ours; what is not wanted any more goes.
+ * before the host's own tables. A second table holds the route that prohibits
+ * everything when T has no answer; it names no link, so none can take it along.
+ * Everything in the two with our protocol number is ours; what is not wanted
+ * any more goes.
  */
 #include "platform/linux/linux.h"
 
@@ -81,14 +83,16 @@ static int routes_read(struct net *net, struct routes *ret)
 
 static bool is_ours(const struct route *route)
 {
-	return route->table == NET_ROUTE_TABLE &&
+	return (route->table == NET_ROUTE_TABLE ||
+		route->table == NET_PROHIBIT_TABLE) &&
 	       route->protocol == NET_ROUTE_PROTOCOL;
 }
 
 static bool same(const struct route *a, const struct route *b)
 {
-	return a->dst == b->dst && a->dst_len == b->dst_len &&
-	       a->oif == b->oif && a->gateway == b->gateway;
+	return a->table == b->table && a->type == b->type && a->dst == b->dst &&
+	       a->dst_len == b->dst_len && a->oif == b->oif &&
+	       a->gateway == b->gateway;
 }
 
 static bool contains(const struct routes *routes, const struct route *route)
@@ -114,6 +118,7 @@ static int wanted_routes(struct net *net, const struct net_plan *plan,
 	tap = links_by_name(&links, plan->tap_name);
 	if (net->tap == NET_TAP_CONFIGURED && tap && (tap->flags & IFF_UP))
 		r = append(ret, &(struct route){
+					.type = RTN_UNICAST,
 					.gateway = plan->vm_ip.s_addr,
 					.prefsrc = plan->host_ip.s_addr,
 					.oif = (uint32_t)tap->index,
@@ -132,10 +137,15 @@ static int wanted_routes(struct net *net, const struct net_plan *plan,
 				    LINK_REACH_INNER)
 				r = append(ret, route);
 	}
-	for (size_t i = 0; i < ret->n; i++) {
+	for (size_t i = 0; i < ret->n; i++)
 		ret->v[i].table = NET_ROUTE_TABLE;
+	if (r == 0 && net->rules)
+		r = append(ret, &(struct route){
+					.table = NET_PROHIBIT_TABLE,
+					.type = RTN_PROHIBIT,
+				});
+	for (size_t i = 0; i < ret->n; i++)
 		ret->v[i].protocol = NET_ROUTE_PROTOCOL;
-	}
 	links_free(&links);
 	return r;
 }
@@ -146,8 +156,8 @@ static int route_add(struct net *net, const struct route *route)
 		.rtm_family = AF_INET,
 		.rtm_dst_len = route->dst_len,
 		.rtm_protocol = NET_ROUTE_PROTOCOL,
-		.rtm_scope = route->gateway ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK,
-		.rtm_type = RTN_UNICAST,
+		.rtm_scope = route->dst_len ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE,
+		.rtm_type = route->type,
 		/* The TAP's address makes no connected route. */
 		.rtm_flags = route->gateway ? RTNH_F_ONLINK : 0,
 	};
@@ -155,8 +165,9 @@ static int route_add(struct net *net, const struct route *route)
 
 	nlh = netlink_message(net, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE,
 			      &rtm, sizeof(rtm));
-	mnl_attr_put_u32(nlh, RTA_TABLE, NET_ROUTE_TABLE);
-	mnl_attr_put_u32(nlh, RTA_OIF, route->oif);
+	mnl_attr_put_u32(nlh, RTA_TABLE, route->table);
+	if (route->oif)
+		mnl_attr_put_u32(nlh, RTA_OIF, route->oif);
 	if (route->dst_len)
 		mnl_attr_put_u32(nlh, RTA_DST, route->dst);
 	if (route->gateway)
@@ -178,7 +189,7 @@ static int route_delete(struct net *net, const struct route *route)
 	int r;
 
 	nlh = netlink_message(net, RTM_DELROUTE, 0, &rtm, sizeof(rtm));
-	mnl_attr_put_u32(nlh, RTA_TABLE, NET_ROUTE_TABLE);
+	mnl_attr_put_u32(nlh, RTA_TABLE, route->table);
 	if (route->dst_len)
 		mnl_attr_put_u32(nlh, RTA_DST, route->dst);
 	if (route->oif)
@@ -278,12 +289,13 @@ int routes_precheck(struct net *net, const struct net_plan *plan,
 		if (route->protocol == NET_ROUTE_PROTOCOL)
 			continue;
 		if_indextoname(route->oif, name);
-		if (route->table == NET_ROUTE_TABLE)
+		if (route->table == NET_ROUTE_TABLE ||
+		    route->table == NET_PROHIBIT_TABLE)
 			r = error_set(e, -EBUSY,
-				      "routing table %d is in use by another "
+				      "routing table %u is in use by another "
 				      "program: empty it (ip route flush table "
-				      "%d) and start again",
-				      NET_ROUTE_TABLE, NET_ROUTE_TABLE);
+				      "%u) and start again",
+				      route->table, route->table);
 		else if (route->dst_len >= 30 &&
 			 (route->dst & mask) == (plan->vm_ip.s_addr & mask) &&
 			 strcmp(name, plan->tap_name) != 0)

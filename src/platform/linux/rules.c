@@ -6,7 +6,7 @@
  *   100  from the VM's user         goto 140
  *   101  DHCP renewals              goto 140
  *   110  everybody                  table T (default: the TAP)
- *   120  everybody                  prohibit
+ *   120  everybody                  prohibit (IPv4: a table with that route)
  *   140  nop
  *
  * T holds nothing in IPv6, so that a connect(2) fails at once with EACCES. When
@@ -14,7 +14,12 @@
  * nowhere and the rules below it are read: both fail closed. No route of the
  * host's tables is touched, and none of them, however specific, comes first.
  *
- * T itself is route.c's.
+ * The tables are route.c's. A rule that prohibits would also catch the kernel's
+ * own question whether a gateway is on a link, which it asks by these rules for
+ * each IPv4 route with a next hop: no DHCP client could set a default route any
+ * more. That question is of scope link, so it passes by the prohibiting route
+ * of scope universe and is answered by the main table. In IPv6 the kernel asks
+ * the route's own table first.
  *
  * Ours are known by their protocol number; a rule of it that is not wanted (an
  * earlier run with another user) is deleted before the new ones are added.
@@ -59,7 +64,8 @@ static void wanted_rules(const struct net_plan *plan, struct rule ret[WANTED])
 		/* The block before the way around it. */
 		const struct rule rules[WANTED_PER_FAMILY] = {
 			{ .pref = NET_RULE_PREF_PROHIBIT,
-			  .action = FR_ACT_PROHIBIT },
+			  .action = v4 ? FR_ACT_TO_TBL : FR_ACT_PROHIBIT,
+			  .table = v4 ? NET_PROHIBIT_TABLE : 0 },
 			{ .pref = NET_RULE_PREF_TORVM,
 			  .action = FR_ACT_TO_TBL,
 			  .table = NET_ROUTE_TABLE },

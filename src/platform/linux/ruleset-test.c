@@ -49,6 +49,15 @@ static struct net_link ether(int index, const char *name, const char *kind,
 	return link;
 }
 
+static struct net_link tap(void)
+{
+	struct net_link link = ether(3, "torvm0", "tun", 0);
+
+	memcpy(link.mac, (const uint8_t[])NET_TAP_MAC_BYTES, sizeof(link.mac));
+	link.mac_len = sizeof(link.mac);
+	return link;
+}
+
 static const struct nlmsghdr *next_message(const struct nft_batch *b,
 					   size_t *offset)
 {
@@ -156,7 +165,7 @@ static void test_modes(void **state)
 	struct net_link v[] = {
 		{ .index = 1, .type = ARPHRD_LOOPBACK, .name = "lo" },
 		ether(2, "eth0", "", 0),
-		ether(3, "torvm0", "tun", 0),
+		tap(),
 	};
 	const struct net_links links = { v, ARRAY_SIZE(v) };
 	struct summary s;
@@ -229,7 +238,7 @@ static void test_reach(void **state)
 	struct net_link v[] = {
 		{ .index = 1, .type = ARPHRD_LOOPBACK, .name = "lo" },
 		ether(2, "eth0", "", 0),
-		ether(3, "torvm0", "tun", 0),
+		tap(),
 		/* containers and a guest */
 		ether(4, "docker0", "bridge", 0),
 		ether(5, "veth1", "veth", 4),
@@ -263,6 +272,10 @@ static void test_reach(void **state)
 
 	_Static_assert(ARRAY_SIZE(v) == ARRAY_SIZE(expected), "one each");
 	v[14].gateway = true;
+	assert_int_equal(link_reach(&links,
+				    &(struct net_link){ .name = "torvm0" },
+				    "torvm0"),
+			 LINK_REACH_OUTER);
 	for (size_t i = 0; i < ARRAY_SIZE(v); i++)
 		if (link_reach(&links, &v[i], "torvm0") != expected[i])
 			fail_msg("%s: %d", v[i].name,
