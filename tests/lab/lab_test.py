@@ -255,6 +255,10 @@ def test_native_client_goes_through_an_exit(lab):
         *("-w", "%{size_download}"),
     )
     equal((status, out), (0, str(8 << 20)), "download")
+    url = "http://%s/" % lab.onion()
+    status, out = curl(lab, "native", url, "--socks5-hostname", "127.0.0.1:9050")
+    equal(status, 0, out)
+    assert "Your address" in out, out
     lab.native_tor_down()
     equal(curl(lab, "native", "http://www4.lab.test/address"), (0, topo.WAN4), "after")
 

@@ -153,15 +153,14 @@ class Lab:
         topo.connect(machines, self._options["dhcp"])
         progress("servers")
         self._start_servers(machines)
-        progress("tor network")
-        pids = tornet.start(machines["net"], authorities, binaries, self.log_dir)
-        for nick, pid in pids.items():
-            self._remember("net", nick, pid)
         if self._options["dhcp"]:
             self._start_dhcp(machines["host"])
         if self._options["bus"]:
             self._start_bus(machines["host"])
-        tornet.wait_ready(machines["net"], pids, self.log_dir)
+        progress("tor network")
+        pids = tornet.start(machines["net"], authorities, binaries, self.log_dir)
+        for nick, pid in pids.items():
+            self._remember("net", nick, pid)
 
     def down(self, keep_logs=False):
         """End the lab and remove its files. A lab that is not up, or only in
@@ -247,6 +246,7 @@ class Lab:
             "daemons": daemons,
             "addresses": ADDRESSES,
             "consensus": tornet.consensus(machines["net"]),
+            "onion": tornet.onion_address(machines["net"]),
         }
 
     # --- running things -----------------------------------------------------
@@ -368,6 +368,15 @@ class Lab:
     def client_torrc(self):
         """torrc lines that make any Tor a client of this lab."""
         return self._running_state()["client_torrc"]
+
+    def onion(self, timeout_s=60):
+        """Host name of the onion service, once clients can reach it."""
+        deadline = time.monotonic() + timeout_s
+        while not tornet.onion_ready(self.log_dir):
+            if time.monotonic() > deadline:
+                raise LabError("the onion service's descriptor is not published")
+            time.sleep(0.1)
+        return tornet.onion_address(self.machine("net"))
 
     def torvm_config(self, **sections):
         """TorVM's configuration for this lab, as a dictionary; sections are

@@ -390,12 +390,13 @@ class Namespace:
     @staticmethod
     def _daemon(argv, log, into):
         os.setsid()
+        # Before the PID is known: whoever waits for words in it finds a file.
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         pid = os.fork()
         if pid:
             os.write(into, b"%d" % pid)
             os._exit(0)
         os.close(into)
-        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(null, 0)
         os.dup2(fd, 1)
