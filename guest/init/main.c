@@ -119,6 +119,17 @@ static _Noreturn void finish(struct init *in)
 	system_power_off();
 }
 
+static void say_on_console(struct init *in, const char *text)
+{
+	char line[640];
+	int n = snprintf(line, sizeof(line), "<2>init: %s\n", text);
+
+	/* One write is one record; dprintf() would want to seek. */
+	if (in->kmsg >= 0 && write(in->kmsg, line, (size_t)n) != n)
+		agent_event(&in->agent, "warning", "no console: %s",
+			    strerror(errno));
+}
+
 /* What happened, to the host and to the console; then the machine is off. */
 static _Noreturn _printf_(2, 3) void fail(struct init *in, const char *fmt, ...)
 {
@@ -129,8 +140,7 @@ static _Noreturn _printf_(2, 3) void fail(struct init *in, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
 	agent_event(&in->agent, "error", "%s", text);
-	if (in->kmsg >= 0)
-		dprintf(in->kmsg, "<2>init: %s\n", text);
+	say_on_console(in, text);
 	finish(in);
 }
 
