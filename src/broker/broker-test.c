@@ -642,6 +642,9 @@ static void another_process_with_the_old_pid_lives(void **state)
 	assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
 	assert_int_equal(restore_kill_vm(pid, process_start_time(pid), NULL),
 			 1);
+	/* Killed, not reaped: nothing is left to kill. */
+	assert_int_equal(restore_kill_vm(pid, process_start_time(pid), NULL),
+			 0);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
 	assert_int_equal(restore_kill_vm(0, 0, NULL), 0);
 }

@@ -181,13 +181,16 @@ int restore_kill_vm(pid_t pid, uint64_t started, struct error *e)
 	}
 	if (process_start_time(pid) != started)
 		return 0;
+	/* Dead already, but nobody has asked for its status yet. */
+	p = (struct pollfd){ .fd = pidfd, .events = POLLIN };
+	if (poll(&p, 1, 0) == 1)
+		return 0;
 	if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0)
 		return errno == ESRCH
 			       ? 0
 			       : error_set(e, -errno,
 					   "QEMU (pid %d) cannot be killed: %s",
 					   pid, strerror(errno));
-	p = (struct pollfd){ .fd = pidfd, .events = POLLIN };
 	if (poll(&p, 1, KILL_TIMEOUT_MS) != 1)
 		return error_set(e, -ETIMEDOUT,
 				 "QEMU (pid %d) does not die; nothing else was "
