@@ -351,6 +351,49 @@ class Clients(Base):
         self.assertIn("torvm recover", r.stderr)
 
 
+class Doctor(Base):
+    def doctor(self, *args, code):
+        """In a network namespace: the kernel is asked about real rules."""
+        net = "-n" if ROOT else "-rn"
+        r = subprocess.run(["unshare", net, self.torvm_path, "doctor",
+                            "--runtime-dir", self.run_dir, *args],
+                           env=self.env, text=True, capture_output=True,
+                           timeout=60)
+        self.assertEqual(r.returncode, code, r)
+        return r.stdout
+
+    def test_each_missing_thing_names_what_mends_it(self):
+        images = os.path.join(self.dir, "images")
+        os.mkdir(images)
+        out = self.doctor("--json", "--image-dir", images, code=1)
+        by_name = {x["check"]: x for x in json.loads(out)}
+        self.assertEqual(set(by_name), {
+            "privileges", "configuration", "state", "programs", "qemu",
+            "image", "tun", "kvm", "kernel", "users", "resolver"})
+        self.assertEqual(by_name["image"]["result"], "missing")
+        self.assertEqual(by_name["image"]["mend"], "make vm")
+        self.assertEqual(by_name["programs"]["result"], "missing")
+        self.assertEqual(by_name["state"]["result"], "ok")
+        text = self.doctor("--image-dir", images, code=1)
+        self.assertEqual(len(text.splitlines()), len(by_name))
+        self.assertRegex(text, r"(?m)^missing  image .*; run: make vm$")
+
+    def test_leftovers_and_a_bad_configuration(self):
+        open(os.path.join(self.run_dir, "journal"), "w").close()
+        path = os.path.join(self.dir, "t.json")
+        with open(path, "w") as f:
+            f.write('{"vm": {"accel": "xen"}}')
+        out = self.doctor("--config", path, code=1)
+        self.assertRegex(out, r"(?m)^missing  state .*torvm recover$")
+        self.assertRegex(out, r"(?m)^missing  configuration .*key vm.accel")
+
+    def test_a_running_controller_is_no_fault(self):
+        self.controller(GetStatus=[{"status": status("Running", 100)}])
+        out = self.doctor(code=1)
+        self.assertRegex(out, r"(?m)^ok +state +a controller runs$")
+        self.assertRegex(out, r"(?m)^ok +kernel ")
+
+
 SERVE = """
 run = sys.argv[sys.argv.index('--runtime-dir') + 1]
 def status(state, percent=0, blocked=True, **more):

@@ -276,39 +276,49 @@ static void check_state(struct doctor *d, struct finding *f)
 		      "of one");
 }
 
-static void check_resolver(struct doctor *d, struct finding *f)
+/* The first server of resolv.conf(5) that is a program of this computer other
+ * than systemd-resolved, which TorVM sets by D-Bus. Return: whether any server
+ * is named. */
+static bool find_local_resolver(char *ret, size_t size)
 {
-	_cleanup_fclose_ FILE *in = fopen("/etc/resolv.conf", "re");
+	FILE *in = fopen("/etc/resolv.conf", "re");
 	char line[256], server[64];
 	bool any = false;
 
-	while (in && fgets(line, sizeof(line), in)) {
+	ret[0] = '\0';
+	if (!in)
+		return false;
+	while (!ret[0] && fgets(line, sizeof(line), in)) {
 		if (sscanf(line, " nameserver %63s", server) != 1)
 			continue;
 		any = true;
-		/* systemd-resolved's stubs: TorVM sets it by D-Bus. */
-		if (!strcmp(server, "127.0.0.53") ||
-		    !strcmp(server, "127.0.0.54"))
-			continue;
-		if (!strncmp(server, "127.", 4) || !strcmp(server, "::1")) {
-			found(f, RESULT_NOTE, "",
-			      "/etc/resolv.conf names %s, a program on this "
-			      "computer: names resolve only if it asks its "
-			      "servers by plain UDP without binding to an "
-			      "interface",
-			      server);
-			return;
-		}
+		if (strcmp(server, "127.0.0.53") != 0 &&
+		    strcmp(server, "127.0.0.54") != 0 &&
+		    (!strncmp(server, "127.", 4) || !strcmp(server, "::1")))
+			str_copy(ret, size, server);
 	}
-	if (!any)
+	fclose(in);
+	return any;
+}
+
+static void check_resolver(struct doctor *d, struct finding *f)
+{
+	char server[64];
+
+	if (!find_local_resolver(server, sizeof(server)))
 		found(f, RESULT_NOTE,
 		      "echo nameserver 10.10.10.1 >> /etc/resolv.conf",
 		      "/etc/resolv.conf names no server: programs will not "
 		      "resolve names");
+	else if (server[0])
+		found(f, RESULT_NOTE, "",
+		      "/etc/resolv.conf names %s, a program on this computer: "
+		      "names resolve only if it asks its servers by plain UDP "
+		      "without binding to an interface",
+		      server);
 	else
 		found(f, RESULT_OK, "",
-		      "name resolution can be carried by "
-		      "Tor");
+		      "name resolution can be carried by Tor");
 }
 
 static const struct {

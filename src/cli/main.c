@@ -219,9 +219,6 @@ static int run(const struct cli_command *c, int argc, char **argv)
 		return cli_fail(EXIT_CODE_USAGE,
 				"these options need --headless or a command; "
 				"see \"torvm --help\"");
-	if ((c->options & CLI_BIT(CONFIG)) && !args.config &&
-	    access(CLI_CONFIG_FILE, F_OK) == 0)
-		args.config = strdup(CLI_CONFIG_FILE);
 	return c->run(&args);
 }
 

@@ -208,6 +208,9 @@ int cli_parse(const struct cli_command *command, int argc, char **argv,
 				   ret->words[command->max_words]);
 	if (ret->n_words < command->min_words)
 		return usage_error(command, "missing:", command->arguments);
+	if ((mask & CLI_BIT(CONFIG)) && !ret->config &&
+	    access(CLI_CONFIG_FILE, F_OK) == 0)
+		return parse_path("config", CLI_CONFIG_FILE, &ret->config);
 	return 0;
 }
 

@@ -320,16 +320,19 @@ static bool is_stopping(const struct client_status *status)
  * socket, listed in /proc/net/unix (proc_net(5)). */
 static bool broker_present(void)
 {
-	_cleanup_fclose_ FILE *in = fopen("/proc/net/unix", "re");
+	FILE *in = fopen("/proc/net/unix", "re");
+	bool present = false;
 	char line[512];
 
-	while (in && fgets(line, sizeof(line), in)) {
+	if (!in)
+		return false;
+	while (!present && fgets(line, sizeof(line), in)) {
 		const char *name = strrchr(line, ' ');
 
-		if (name && !strncmp(name, " @torvm-broker", 14))
-			return true;
+		present = name && !strcmp(name, " @torvm-broker\n");
 	}
-	return false;
+	fclose(in);
+	return present;
 }
 
 /* Return: whether it went in time. */

@@ -64,6 +64,7 @@ static int setup(void **state)
 	struct server *s = calloc(1, sizeof(*s));
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 
+	*state = s;
 	strcpy(s->dir, "/tmp/torvm-client-XXXXXX");
 	if (!mkdtemp(s->dir) || pipe(s->release) < 0)
 		return -1;
@@ -73,7 +74,6 @@ static int setup(void **state)
 	if (bind(s->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
 	    listen(s->fd, 4) < 0)
 		return -1;
-	*state = s;
 	return 0;
 }
 

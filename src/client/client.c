@@ -61,28 +61,29 @@ static int connect_error(int code, const char *runtime_dir, struct error *e)
 int client_connect(const char *runtime_dir, struct client **ret,
 		   struct error *e)
 {
-	_cleanup_(client_freep) struct client *c = NULL;
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	_cleanup_close_ int dir = -1;
+	_cleanup_(varlink_freep) struct varlink *codec = NULL;
+	_cleanup_close_ int dir = -1, fd = -1;
+	struct client *c;
 
 	dir = open(runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return connect_error(errno, runtime_dir, e);
-	c = calloc(1, sizeof(*c));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return error_set(e, -errno, "socket: %m");
+	snprintf(addr.sun_path, sizeof(addr.sun_path),
+		 "/proc/self/fd/%d/control.sock", dir);
+	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return connect_error(errno, runtime_dir, e);
+	codec = varlink_new(VARLINK_ROLE_CLIENT);
+	c = codec ? calloc(1, sizeof(*c)) : NULL;
 	if (!c)
 		return error_set(e, -ENOMEM, "out of memory");
 	c->deadline_ms = -1;
-	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (c->fd < 0)
-		return error_set(e, -errno, "socket: %m");
-	c->codec = varlink_new(VARLINK_ROLE_CLIENT);
-	if (!c->codec)
-		return error_set(e, -ENOMEM, "out of memory");
-	snprintf(addr.sun_path, sizeof(addr.sun_path),
-		 "/proc/self/fd/%d/control.sock", dir);
-	if (connect(c->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return connect_error(errno, runtime_dir, e);
-	*ret = steal_ptr(&c);
+	c->codec = steal_ptr(&codec);
+	c->fd = steal_fd(&fd);
+	*ret = c;
 	return 0;
 }
 

@@ -202,11 +202,51 @@ static int check_args(enum config_transport t, const struct bridge_line *b,
 	return 0;
 }
 
+/* What follows the transport's name; @text is taken apart. */
+static int check_rest(enum config_transport t, char *text,
+		      struct config_problem *p)
+{
+	struct bridge_line b = { 0 };
+	char *rest = text + strspn(text, " ");
+	char *word = strsep(&rest, " ");
+	bool first = true;
+	int r;
+
+	if (*word == '\0')
+		return config_problem_set(p, "ADDRESS:PORT after the transport",
+					  "has no address");
+	r = config_check_endpoint(word, p);
+	if (r < 0) {
+		char what[sizeof(p->what)];
+
+		memcpy(what, p->what, sizeof(what));
+		return config_problem_set(p,
+					  "ADDRESS:PORT with an IPv4 or an "
+					  "[IPv6] address",
+					  "its address: %.200s", what);
+	}
+	while ((word = strsep(&rest, " "))) {
+		if (*word == '\0')
+			continue;
+		if (first && !strchr(word, '=')) {
+			if (!is_fingerprint(word))
+				return config_problem_set(
+					p, "40 hexadecimal digits",
+					"its fingerprint is wrong");
+			b.fingerprint = word;
+		} else {
+			r = add_arg(&b, word, p);
+			if (r < 0)
+				return r;
+		}
+		first = false;
+	}
+	return check_args(t, &b, p);
+}
+
 int config_check_bridge_line(const char *line, struct config_problem *p)
 {
-	_cleanup_free_ char *copy = NULL;
-	struct bridge_line b = { 0 };
-	char *rest, *word;
+	char *copy;
 	size_t skip;
 	int t, r;
 
@@ -226,36 +266,7 @@ int config_check_bridge_line(const char *line, struct config_problem *p)
 	copy = strdup(line + skip);
 	if (!copy)
 		return config_problem_set(p, NULL, "out of memory");
-	rest = copy + strspn(copy, " ");
-	word = strsep(&rest, " ");
-	if (*word == '\0')
-		return config_problem_set(p, "ADDRESS:PORT after the transport",
-					  "has no address");
-	r = config_check_endpoint(word, p);
-	if (r < 0) {
-		char what[sizeof(p->what)];
-
-		memcpy(what, p->what, sizeof(what));
-		return config_problem_set(p,
-					  "ADDRESS:PORT with an IPv4 or an "
-					  "[IPv6] address",
-					  "its address: %.200s", what);
-	}
-	for (bool first = true; (word = strsep(&rest, " "));) {
-		if (*word == '\0')
-			continue;
-		if (first && !strchr(word, '=')) {
-			if (!is_fingerprint(word))
-				return config_problem_set(
-					p, "40 hexadecimal digits",
-					"its fingerprint is wrong");
-			b.fingerprint = word;
-		} else {
-			r = add_arg(&b, word, p);
-			if (r < 0)
-				return r;
-		}
-		first = false;
-	}
-	return check_args((enum config_transport)t, &b, p);
+	r = check_rest((enum config_transport)t, copy, p);
+	free(copy);
+	return r;
 }

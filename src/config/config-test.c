@@ -673,11 +673,11 @@ static int folder_setup(void **state)
 {
 	struct folder *f = calloc(1, sizeof(*f));
 
+	*state = f;
 	strcpy(f->path, "/tmp/torvm-config-XXXXXX");
 	if (!mkdtemp(f->path))
 		return -1;
 	snprintf(f->file, sizeof(f->file), "%s/t.json", f->path);
-	*state = f;
 	return 0;
 }
 

@@ -239,15 +239,10 @@ static bool is_node(char *item)
 	return config_is_hex(item, 40) || is_address_range(item);
 }
 
-int config_check_node_list(const char *value, struct config_problem *p)
+static int check_nodes(char *list, struct config_problem *p)
 {
-	_cleanup_free_ char *copy = strdup(value);
-	char *rest = copy;
-
-	if (!copy)
-		return config_problem_set(p, NULL, "out of memory");
-	while (rest) {
-		char *item = strsep(&rest, ",");
+	while (list) {
+		char *item = strsep(&list, ",");
 		char shown[32];
 
 		item += strspn(item, " ");
@@ -261,4 +256,16 @@ int config_check_node_list(const char *value, struct config_problem *p)
 						  shown);
 	}
 	return 0;
+}
+
+int config_check_node_list(const char *value, struct config_problem *p)
+{
+	char *copy = strdup(value);
+	int r;
+
+	if (!copy)
+		return config_problem_set(p, NULL, "out of memory");
+	r = check_nodes(copy, p);
+	free(copy);
+	return r;
 }
