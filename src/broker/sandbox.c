@@ -11,10 +11,13 @@
  *    before. The bounding set and no_new_privs make it final.
  * 2. seccomp, an allow-list. No exec, no fork, no ptrace, no mount, no change
  *    of users, no kernel modules, no bpf, no io_uring, no socket but Unix and
- *    netlink, no new executable memory. A call outside kills
- *    the process: the kernel keeps the block, the spawner's children die, and
- *    the service manager or `torvm recover` takes it from there. The audit log
- *    names the call.
+ *    netlink, no new executable memory. What no library of ours has a reason
+ *    to try kills the process (`deadly`): the kernel keeps the block, the
+ *    spawner's children die, and the service manager or `torvm recover` takes
+ *    it from there; the audit log names the call. Any other call outside the
+ *    list does not exist (ENOSYS): a newer C library or libsystemd that asks
+ *    for one falls back, as on an older kernel, instead of ending the
+ *    protection in the middle of its work.
  */
 #include "broker/sandbox.h"
 
@@ -59,6 +62,18 @@ static const char *const allowed[] = {
 	"rt_sigreturn sigreturn sigaltstack",
 };
 
+/* The marks of somebody else's code. */
+static const char deadly[] =
+	"execve execveat fork vfork clone clone3 ptrace process_vm_readv "
+	"process_vm_writev pidfd_getfd kcmp setuid setgid setreuid setregid "
+	"setresuid setresgid setgroups setfsuid setfsgid capset mount umount2 "
+	"move_mount open_tree fsopen fsmount pivot_root chroot unshare setns "
+	"init_module finit_module delete_module kexec_load kexec_file_load "
+	"bpf perf_event_open io_uring_setup userfaultfd add_key keyctl "
+	"request_key reboot swapon swapoff settimeofday clock_settime adjtimex "
+	"mknod mknodat chmod fchmod fchmodat chown fchown lchown fchownat "
+	"setxattr kill tkill";
+
 static int drop_capabilities(struct error *e)
 {
 	static const capng_type_t sets[] = { CAPNG_EFFECTIVE, CAPNG_PERMITTED };
@@ -77,9 +92,9 @@ static int drop_capabilities(struct error *e)
 	return 0;
 }
 
-static int allow_names(scmp_filter_ctx filter, const char *names)
+static int add_names(scmp_filter_ctx filter, uint32_t action, const char *names)
 {
-	char copy[512], *save = NULL, *name;
+	char copy[1024], *save = NULL, *name;
 	int r = str_copy(copy, sizeof(copy), names);
 
 	for (name = strtok_r(copy, " ", &save); name && r == 0;
@@ -88,7 +103,7 @@ static int allow_names(scmp_filter_ctx filter, const char *names)
 
 		/* Negative: not a call of this architecture. */
 		if (nr >= 0)
-			r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, nr, 0);
+			r = seccomp_rule_add(filter, action, nr, 0);
 	}
 	return r;
 }
@@ -124,17 +139,23 @@ static int allow_some(scmp_filter_ctx filter)
 		r = seccomp_rule_add(
 			filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
 			SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+	/* sd-bus puts the program's name into its address. */
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
+				     SCMP_A0(SCMP_CMP_EQ, PR_GET_NAME));
 	return r;
 }
 
 static int filter_calls(struct error *e)
 {
-	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
 	int r = filter ? 0 : -ENOMEM;
 	size_t i;
 
 	for (i = 0; r == 0 && i < ARRAY_SIZE(allowed); i++)
-		r = allow_names(filter, allowed[i]);
+		r = add_names(filter, SCMP_ACT_ALLOW, allowed[i]);
+	if (r == 0)
+		r = add_names(filter, SCMP_ACT_KILL_PROCESS, deadly);
 	if (r == 0)
 		r = allow_some(filter);
 	if (r == 0)
