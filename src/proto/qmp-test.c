@@ -104,14 +104,14 @@ static void errors_are_of_a_command_or_of_none(void **state)
 	struct qmp *q = *state;
 	struct qmp_message m;
 
-	assert_int_equal(qmp_send(q, QMP_COMMAND_CONT, NULL), 0);
+	assert_int_equal(qmp_send(q, QMP_COMMAND_SYSTEM_POWERDOWN, NULL), 0);
 	push(q, "{\"id\": 1, \"error\": {\"class\": \"GenericError\", "
 		"\"desc\": \"Resetting\\nthe VM is required\"}}\r\n"
 		"{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON "
 		"parse error\"}}\r\n");
 	assert_int_equal(qmp_next(q, &m, NULL), 1);
 	assert_int_equal(m.kind, QMP_KIND_ERROR);
-	assert_int_equal(m.command, QMP_COMMAND_CONT);
+	assert_int_equal(m.command, QMP_COMMAND_SYSTEM_POWERDOWN);
 	assert_string_equal(m.error_text, "Resetting?the VM is required");
 	assert_int_equal(qmp_next(q, &m, NULL), 1);
 	assert_int_equal(m.id, 0);

@@ -47,9 +47,6 @@ struct qmp {
 
 static const char *const command_names[] = {
 	[QMP_COMMAND_QUERY_STATUS] = "query-status",
-	[QMP_COMMAND_QUERY_VERSION] = "query-version",
-	[QMP_COMMAND_CONT] = "cont",
-	[QMP_COMMAND_STOP] = "stop",
 	[QMP_COMMAND_SYSTEM_POWERDOWN] = "system_powerdown",
 	[QMP_COMMAND_QUIT] = "quit",
 };
@@ -233,12 +230,6 @@ static int handle_return(struct qmp *q, const json_t *root, const json_t *value,
 		text_copy(ret->status, sizeof(ret->status),
 			  json_string_value(status));
 		break;
-	case QMP_COMMAND_QUERY_VERSION:
-		if (version_of(value, ret->version, sizeof(ret->version)) < 0)
-			return malformed(e, "query-version");
-		break;
-	case QMP_COMMAND_CONT:
-	case QMP_COMMAND_STOP:
 	case QMP_COMMAND_SYSTEM_POWERDOWN:
 	case QMP_COMMAND_QUIT:
 	case QMP_COMMAND_COUNT: break;

@@ -22,9 +22,6 @@
 
 enum qmp_command {
 	QMP_COMMAND_QUERY_STATUS,
-	QMP_COMMAND_QUERY_VERSION,
-	QMP_COMMAND_CONT,
-	QMP_COMMAND_STOP,
 	QMP_COMMAND_SYSTEM_POWERDOWN,
 	QMP_COMMAND_QUIT,
 	QMP_COMMAND_COUNT,
@@ -54,7 +51,7 @@ struct qmp_message {
 	uint32_t id;              /* as qmp_send() gave it */
 	enum qmp_command command; /* RETURN, ERROR with an id */
 	enum qmp_event event;
-	char version[32]; /* READY, QUERY_VERSION: "10.0.2" */
+	char version[32]; /* READY: "10.0.2" */
 	bool running;     /* QUERY_STATUS: the vCPUs run */
 	char status[32];  /* QUERY_STATUS: "running", "paused", ... */
 	char event_name[48];

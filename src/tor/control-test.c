@@ -162,18 +162,6 @@ static void changes_are_reported_once(void **state)
 	assert_int_equal(s->n_circuit, 2);
 	assert_true(s->circuit);
 
-	assert_int_equal(tor_control_refresh(s->c), 0);
-	assert_int_equal(push(s,
-			      "250-version=0.4.9.11\r\n"
-			      "250-status/bootstrap-phase=NOTICE BOOTSTRAP "
-			      "PROGRESS=100 TAG=done SUMMARY=\"Done\"\r\n"
-			      "250-status/circuit-established=1\r\n250 OK\r\n"),
-			 0);
-	assert_int_equal(s->n_ready, 1);
-	assert_int_equal(s->n_version, 1);
-	assert_int_equal(s->n_bootstrap, 2);
-	assert_int_equal(s->n_circuit, 2);
-
 	assert_int_equal(push(s, "650 STATUS_CLIENT NOTICE "
 				 "CIRCUIT_NOT_ESTABLISHED "
 				 "REASON=CLOCK_JUMPED TIME=3600\r\n"),
@@ -197,30 +185,6 @@ static void clock_skew_and_log(void **state)
 	assert_string_equal(s->source, "OR:192.0.2.1:9001");
 	assert_string_equal(s->log, "Our clock is wrong?|one|two|");
 	assert_int_equal(s->severity, TORCTL_SEVERITY_ERR);
-}
-
-static void signals_need_a_session(void **state)
-{
-	struct seen *s = *state;
-
-	assert_int_equal(tor_control_signal(s->c, TOR_CONTROL_SIGNAL_SHUTDOWN),
-			 -ENOTCONN);
-	make_ready(s);
-	assert_int_equal(tor_control_signal(s->c, TOR_CONTROL_SIGNAL_SHUTDOWN),
-			 0);
-	assert_output(s, "SIGNAL SHUTDOWN\r\n");
-	assert_int_equal(push(s, "250 OK\r\n"), 0);
-}
-
-static void an_unanswered_session_does_not_grow(void **state)
-{
-	struct seen *s = *state;
-	int n = 0;
-
-	make_ready(s);
-	while (tor_control_refresh(s->c) == 0)
-		assert_true(++n < 100);
-	assert_int_equal(tor_control_refresh(s->c), -EAGAIN);
 }
 
 static void refusals_have_a_sentence(void **state)
@@ -270,8 +234,6 @@ int main(void)
 		with(it_subscribes_before_it_asks),
 		with(changes_are_reported_once),
 		with(clock_skew_and_log),
-		with(signals_need_a_session),
-		with(an_unanswered_session_does_not_grow),
 		with(refusals_have_a_sentence),
 		with(a_reset_forgets_what_was_reported),
 	};

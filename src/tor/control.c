@@ -1,33 +1,33 @@
 /*
- * Theory of operation: commands are answered in their order, so a small queue
- * of what was asked is all that is needed to know what a reply means. Start:
+ * Theory of operation: one command at a time, each sent when the one before it
+ * has been answered:
  *
  *	AUTHENTICATE		the socket is reachable by the controller only,
  *				Tor asks for no secret
  *	SETEVENTS ...		first the subscription,
  *	GETINFO ...		then the present: nothing falls in between
  *
- * Events are understood in any phase. Changes are reported once: what a GETINFO
+ * Events are understood in any phase. Changes are reported once: what GETINFO
  * repeats is compared with what was said last. An event that we asked for and
  * cannot parse ends the session: the two sides do not agree.
  */
 #include "tor/control.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
 #include "proto/text.h"
 
-#define ASKED_MAX 16
 #define EVENTS "STATUS_CLIENT STATUS_GENERAL NOTICE WARN ERR"
 #define INFO "version status/bootstrap-phase status/circuit-established"
 
-enum asked {
-	ASKED_AUTHENTICATE,
-	ASKED_SETEVENTS,
-	ASKED_INFO,
-	ASKED_SIGNAL,
+/* Which answer is awaited. */
+enum phase {
+	PHASE_CLOSED,
+	PHASE_AUTHENTICATE,
+	PHASE_SETEVENTS,
+	PHASE_INFO,
+	PHASE_READY, /* none */
 };
 
 struct tor_control {
@@ -35,23 +35,13 @@ struct tor_control {
 	void *userdata;
 	struct torctl *torctl;
 	struct buffer out;
-	enum asked asked[ASKED_MAX]; /* oldest first */
-	size_t n_asked;
-	bool ready;
+	enum phase phase;
 	/* What was reported last on this connection. */
 	struct torctl_bootstrap bootstrap;
 	bool bootstrap_known;
 	bool circuit, circuit_known;
 	char version[64];
 };
-
-static const char *const signal_names[] = {
-	[TOR_CONTROL_SIGNAL_RELOAD] = "RELOAD",
-	[TOR_CONTROL_SIGNAL_SHUTDOWN] = "SHUTDOWN",
-	[TOR_CONTROL_SIGNAL_NEWNYM] = "NEWNYM",
-	[TOR_CONTROL_SIGNAL_ACTIVE] = "ACTIVE",
-};
-static_assert(ARRAY_SIZE(signal_names) == TOR_CONTROL_SIGNAL_COUNT, "names");
 
 struct tor_control *tor_control_new(const struct tor_control_callbacks *cb,
 				    void *userdata)
@@ -88,15 +78,14 @@ void tor_control_reset(struct tor_control *c)
 {
 	torctl_reset(c->torctl);
 	buffer_clear(&c->out);
-	c->n_asked = 0;
-	c->ready = false;
+	c->phase = PHASE_CLOSED;
 	c->bootstrap_known = c->circuit_known = false;
 	c->version[0] = '\0';
 }
 
 bool tor_control_is_ready(const struct tor_control *c)
 {
-	return c->ready;
+	return c->phase == PHASE_READY;
 }
 
 struct buffer *tor_control_output(struct tor_control *c)
@@ -104,39 +93,16 @@ struct buffer *tor_control_output(struct tor_control *c)
 	return &c->out;
 }
 
-static int ask(struct tor_control *c, enum asked what, const char *line)
+static int ask(struct tor_control *c, enum phase next, const char *line)
 {
-	int r;
-
-	if (c->n_asked == ASKED_MAX)
-		return -EAGAIN;
-	r = torctl_command(&c->out, "%s", line);
-	if (r == 0)
-		c->asked[c->n_asked++] = what;
-	return r;
+	c->phase = next;
+	return torctl_command(&c->out, "%s", line);
 }
 
 int tor_control_connected(struct tor_control *c)
 {
 	tor_control_reset(c);
-	return ask(c, ASKED_AUTHENTICATE, "AUTHENTICATE");
-}
-
-int tor_control_signal(struct tor_control *c, enum tor_control_signal signal)
-{
-	char line[32];
-
-	if (!c->ready)
-		return -ENOTCONN;
-	snprintf(line, sizeof(line), "SIGNAL %s", signal_names[signal]);
-	return ask(c, ASKED_SIGNAL, line);
-}
-
-int tor_control_refresh(struct tor_control *c)
-{
-	if (!c->ready)
-		return -ENOTCONN;
-	return ask(c, ASKED_INFO, "GETINFO " INFO);
+	return ask(c, PHASE_AUTHENTICATE, "AUTHENTICATE");
 }
 
 static bool same_bootstrap(const struct torctl_bootstrap *a,
@@ -281,41 +247,33 @@ static int handle_info(struct tor_control *c, const struct torctl_reply *reply)
 static int handle_answer(struct tor_control *c,
 			 const struct torctl_reply *reply, struct error *e)
 {
-	enum asked asked;
 	char text[128];
 	int r;
-
-	if (c->n_asked == 0)
-		return error_set(e, -EBADMSG,
-				 "Tor's control port answered what was not "
-				 "asked");
-	asked = c->asked[0];
-	c->n_asked--;
-	memmove(c->asked, c->asked + 1, c->n_asked * sizeof(c->asked[0]));
 
 	if (reply->status != 250) {
 		text_copy(text, sizeof(text), reply->lines[0].text);
 		return error_set(
-			e, asked == ASKED_AUTHENTICATE ? -EACCES : -EPROTO,
+			e, c->phase == PHASE_AUTHENTICATE ? -EACCES : -EPROTO,
 			"Tor refused a control command: %d %s", reply->status,
 			text);
 	}
-	switch (asked) {
-	case ASKED_AUTHENTICATE:
-		r = ask(c, ASKED_SETEVENTS, "SETEVENTS " EVENTS);
-		break;
-	case ASKED_SETEVENTS: r = ask(c, ASKED_INFO, "GETINFO " INFO); break;
-	case ASKED_INFO:
+	switch (c->phase) {
+	case PHASE_AUTHENTICATE:
+		return ask(c, PHASE_SETEVENTS, "SETEVENTS " EVENTS);
+	case PHASE_SETEVENTS: return ask(c, PHASE_INFO, "GETINFO " INFO);
+	case PHASE_INFO:
 		r = handle_info(c, reply);
-		if (r == 0 && !c->ready) {
-			c->ready = true;
-			if (c->cb.ready)
-				c->cb.ready(c->userdata);
-		}
-		break;
-	case ASKED_SIGNAL: r = 0; break;
+		if (r < 0)
+			return r;
+		c->phase = PHASE_READY;
+		if (c->cb.ready)
+			c->cb.ready(c->userdata);
+		return 0;
+	case PHASE_CLOSED:
+	case PHASE_READY: break;
 	}
-	return r;
+	return error_set(e, -EBADMSG,
+			 "Tor's control port answered what was not asked");
 }
 
 int tor_control_push(struct tor_control *c, const void *data, size_t len,

@@ -19,7 +19,7 @@
 struct tor_control;
 
 /* Called from tor_control_push() only. A callback must not free or reset the
- * session; it may queue signals. All may be NULL. Texts are valid during the
+ * session. All may be NULL. Texts are valid during the
  * call. */
 struct tor_control_callbacks {
 	/* Subscribed; everything asked has been answered. */
@@ -33,14 +33,6 @@ struct tor_control_callbacks {
 	/* Tor's own log: NOTICE, WARN, ERR. */
 	void (*log)(void *userdata, enum torctl_severity severity,
 		    const char *text);
-};
-
-enum tor_control_signal {
-	TOR_CONTROL_SIGNAL_RELOAD,
-	TOR_CONTROL_SIGNAL_SHUTDOWN,
-	TOR_CONTROL_SIGNAL_NEWNYM,
-	TOR_CONTROL_SIGNAL_ACTIVE,
-	TOR_CONTROL_SIGNAL_COUNT,
 };
 
 /* Return: a session, freed by tor_control_free(); NULL when out of memory. */
@@ -64,13 +56,6 @@ int tor_control_connected(struct tor_control *c);
  */
 int tor_control_push(struct tor_control *c, const void *data, size_t len,
 		     struct error *e);
-
-/* Return: 0, -ENOTCONN before the session is ready, -ENOMEM. */
-int tor_control_signal(struct tor_control *c, enum tor_control_signal signal);
-
-/* Asks Tor again for bootstrap phase and circuits (a heartbeat for a session
- * that lives long). As tor_control_signal(). */
-int tor_control_refresh(struct tor_control *c);
 
 bool tor_control_is_ready(const struct tor_control *c);
 
