@@ -142,6 +142,10 @@ int cli_find_program(const char *name, char *ret, size_t size, struct error *e);
 /* Whether one of the caller's ancestors serves a remote login. */
 bool cli_session_is_remote(void);
 
+/* Whether a dead controller left its block: by its journal, or, for root, by
+ * its firewall tables in this network namespace. */
+bool cli_leftovers(const char *runtime_dir);
+
 /* Commands. */
 int cli_headless(const struct cli_args *args);
 int cli_up(const struct cli_args *args);

@@ -266,7 +266,7 @@ static void check_state(struct doctor *d, struct finding *f)
 
 	if (d->running)
 		found(f, RESULT_OK, "", "a controller runs");
-	else if (client_leftovers(dir))
+	else if (cli_leftovers(dir))
 		found(f, RESULT_BAD, "torvm up, or torvm recover",
 		      "a controller ended without restoring the network: "
 		      "traffic may be blocked");

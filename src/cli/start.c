@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "config/config.h"
+#include "platform/platform.h"
 
 #define BROKER "torvm-broker"
 
@@ -92,6 +93,20 @@ bool cli_session_is_remote(void)
 		pid = parent_of(pid);
 	}
 	return false;
+}
+
+bool cli_leftovers(const char *runtime_dir)
+{
+	struct net *net = NULL;
+	bool present;
+
+	if (client_leftovers(runtime_dir))
+		return true;
+	if (geteuid() != 0 || net_open(&net, NULL) < 0)
+		return false;
+	present = net_firewall_present(net);
+	net_close(net);
+	return present;
 }
 
 int cli_check_start(const struct cli_args *args)

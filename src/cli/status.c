@@ -117,6 +117,14 @@ static int stopped(const struct cli_args *args, bool one_line)
 	struct watch w = { .json = args->given & CLI_BIT(JSON) };
 
 	client_status_stopped(cli_runtime_dir(args), &w.last);
+	if (!w.last.blocked && cli_leftovers(cli_runtime_dir(args))) {
+		w.last.blocked = true;
+		str_copy(w.last.last_error, sizeof(w.last.last_error),
+			 "TorVM's firewall is in place, but no controller "
+			 "answers here; if it was started with another "
+			 "--runtime-dir, name that; else \"torvm up\" or "
+			 "\"torvm recover\"");
+	}
 	if (one_line)
 		on_change(&w, &w.last);
 	else if (w.json)

@@ -202,7 +202,7 @@ static int starter_failed(struct starter *s, const struct cli_args *args)
 	return cli_fail(
 		(enum exit_code)code,
 		"the controller ended with exit code %d%s", code,
-		client_leftovers(cli_runtime_dir(args))
+		cli_leftovers(cli_runtime_dir(args))
 			? "; traffic may still be blocked: \"torvm up\" "
 			  "or \"torvm recover\""
 			: "");
@@ -297,7 +297,7 @@ static int follow(const struct cli_args *args, struct starter *s,
 		if (!s->service)
 			return cli_fail(EXIT_CODE_FAILED,
 					"the controller has ended%s",
-					client_leftovers(cli_runtime_dir(args))
+					cli_leftovers(cli_runtime_dir(args))
 						? "; traffic may still be "
 						  "blocked: \"torvm up\" or "
 						  "\"torvm recover\""
@@ -380,7 +380,7 @@ int cli_down(const struct cli_args *args)
 
 	r = client_connect(dir, &client, &e);
 	if (r == -ESRCH) {
-		if (client_leftovers(dir))
+		if (cli_leftovers(dir))
 			return left_behind("no controller runs, but one ended "
 					   "without restoring the network");
 		puts("TorVM does not run; the network is as it is without it.");
@@ -404,7 +404,7 @@ int cli_down(const struct cli_args *args)
 		return cli_fail(EXIT_CODE_TIMEOUT,
 				"the controller has stopped but does not go; "
 				"see \"torvm log\"");
-	if (client_leftovers(dir))
+	if (cli_leftovers(dir))
 		return left_behind("not everything could be restored");
 	puts("The network is as it was before TorVM started.");
 	return EXIT_CODE_OK;
