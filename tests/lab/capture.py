@@ -139,7 +139,8 @@ class Capture:
         time.sleep(0.01)
 
     def _mark(self, pid):
-        if "LOWER_UP" not in self._router.check("ip", "link", "show", topo.CAPTURE_PORT):
+        link = self._router.check("ip", "link", "show", topo.CAPTURE_PORT)
+        if "LOWER_UP" not in link:
             # The host's eth0 is down: nothing passes, no marker either.
             time.sleep(0.5)
             return

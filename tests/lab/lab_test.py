@@ -248,7 +248,8 @@ def test_native_client_goes_through_an_exit(lab):
         equal(status, 0, out)
         assert out in exits, "%s is no exit" % out
         equal(lab.requests()[-1]["source"], out, "as the server saw it")
-    out = lab.output("native", ["dig", "+short", "@127.0.0.1", "-p", "9093", "www.lab.test"])
+    dig = ["dig", "+short", "@127.0.0.1", "-p", "9093", "www.lab.test"]
+    out = lab.output("native", dig)
     equal(out.strip(), topo.WWW4, "DNSPort")
     status, out = curl(
         *(lab, "native", "http://www4.lab.test/data/8", "-o", "/dev/null"),
@@ -286,7 +287,8 @@ def test_faults(lab):
 
 
 def test_torvm_config(lab):
-    options = json.loads(cli("--name", lab.name, "torvm-config").stdout)["tor"]["options"]
+    config = json.loads(cli("--name", lab.name, "torvm-config").stdout)
+    options = config["tor"]["options"]
     equal(len([x for x in options if x.startswith("DirAuthority ")]), 3, "authorities")
     assert "TestingTorNetwork 1" in options
 
@@ -310,13 +312,14 @@ def test_second_up_is_refused(lab):
 
 
 def test_two_labs_at_once(lab):
+    url = "http://www4.lab.test/address"
     second = Lab(lab.name + "-b", DIRECTORY, dhcp=True, bus=True)
     with second:
         status = second.status()
         equal(status["consensus"]["relays"], len(topo.RELAYS), "relays of the second")
         out = second.output("host", ["ip", "-4", "-o", "addr", "show", "eth0"])
         assert "192.168.77.1" in out and topo.HOST4 + "/" not in out, out
-        equal(curl(second, "host", "http://www4.lab.test/address"), (0, topo.WAN4), "DHCP")
+        equal(curl(second, "host", url), (0, topo.WAN4), "DHCP")
         names = second.output("host", ["busctl", "--system", "list"])
         assert "org.freedesktop.DBus" in names
         before = len(lab.requests())
@@ -324,7 +327,7 @@ def test_two_labs_at_once(lab):
         equal(len(lab.requests()), before, "requests of the first lab")
         processes = descendants(status["init_pid"])
     assert_gone(processes)
-    equal(curl(lab, "host", "http://www4.lab.test/address"), (0, topo.WAN4), "the first")
+    equal(curl(lab, "host", url), (0, topo.WAN4), "the first")
 
 
 def test_all_daemons_live(lab):
@@ -395,7 +398,8 @@ def test_errors_name_the_cure():
     )
     equal(done.returncode, 1, "not root")
     assert "needs root" in done.stderr, done.stderr
-    script = 'mount -n --bind /dev/null "$(readlink -f "$(which dnsmasq)")" && exec "$@"'
+    # -n: mount(8) would make /run/mount.
+    script = 'mount -n --bind /dev/null "$(command -v dnsmasq)" && exec "$@"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, "sh", LAB, "--dir", DIRECTORY, "up"],
         stderr=subprocess.PIPE,

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 
@@ -97,10 +96,16 @@ class Lab:
         if os.geteuid() != 0:
             raise LabError("the lab needs root: sudo tests/lab/lab ...")
         need("ip", "nft", "dnsmasq", "curl")
-        if not os.path.exists("/etc/resolv.conf"):
+        real = os.path.realpath("/etc/resolv.conf")
+        if not os.path.exists(real) and not real.startswith("/run/"):
             raise LabError(
-                "/etc/resolv.conf does not exist, so a namespace cannot have its "
-                "own. Nothing was changed. Make one: touch /etc/resolv.conf"
+                "%s does not exist, so a namespace cannot have its own. Nothing "
+                "was changed. Make one: touch %s" % (real, real)
+            )
+        if not os.path.isdir("/proc/sys/net/ipv6"):
+            raise LabError(
+                "this kernel runs without IPv6 (ipv6.disable=1?), which the lab "
+                "needs. Nothing was changed."
             )
 
     def _claim(self):
@@ -280,11 +285,10 @@ class Lab:
             ("net", topo.dnsmasq_internet()),
             ("router", topo.dnsmasq_router(self.log_path("dns-queries"))),
         ):
-            with open(machines[name].path("/run/dnsmasq.conf"), "w", encoding="ascii") as f:
+            path = "/run/dnsmasq.conf"
+            with open(machines[name].path(path), "w", encoding="ascii") as f:
                 f.write(conf)
-            self._daemon(
-                machines[name], "dnsmasq-" + name, ["dnsmasq", "-C", "/run/dnsmasq.conf"]
-            )
+            self._daemon(machines[name], "dnsmasq-" + name, ["dnsmasq", "-C", path])
         public = [a for pair in topo.SERVERS.values() for a in pair]
         near = [topo.NEIGHBOUR4, topo.NEIGHBOUR6]
         portal = "%s:%d" % (topo.ROUTER4, topo.PORTAL_PORT)
@@ -296,7 +300,7 @@ class Lab:
 
     def _web(self, machine, addresses, *more):
         argv = ["/usr/bin/python3", os.path.join(HERE, "webserver.py")]
-        argv += ["--log", os.path.join(self.log_dir, "requests-%s.jsonl" % machine.name)]
+        argv += ["--log", self._requests_path(machine.name)]
         for address in addresses:
             argv += ["--http", address, "--echo", address]
         self._daemon(machine, "web-" + machine.name, argv + list(more))
@@ -334,10 +338,12 @@ class Lab:
 
     # --- what the servers saw ----------------------------------------------
 
+    def _requests_path(self, machine):
+        return os.path.join(self.log_dir, "requests-%s.jsonl" % machine)
+
     def requests(self, machine="net"):
         """Requests that the servers of "net", "lan" or "router" wrote down."""
-        path = os.path.join(self.log_dir, "requests-%s.jsonl" % machine)
-        with open(path, encoding="utf-8") as f:
+        with open(self._requests_path(machine), encoding="utf-8") as f:
             return [json.loads(line) for line in f]
 
     def dns_queries(self):
@@ -418,11 +424,11 @@ class Lab:
     def native_tor_down(self):
         state = self._running_state()
         native = self.machine("native")
-        native.check("nft", "-f", "-", text="table inet native\ndelete table inet native\n")
+        native.check("nft", "-f", "-", text=NATIVE_RULES_OFF)
         daemon = state["daemons"].pop("native-tor", None)
         if daemon is None:
             return
-        native.kill(daemon["pid"], signal.SIGKILL)
+        native.end(daemon["pid"])
         shutil.rmtree(native.path("/run/tor"), ignore_errors=True)
         self._save(state)
 
@@ -437,9 +443,12 @@ NATIVE_TORRC = [
     "ClientOnly 1",
 ]
 
-NATIVE_RULES = """
+NATIVE_RULES_OFF = """
 table inet native
 delete table inet native
+"""
+
+NATIVE_RULES = NATIVE_RULES_OFF + """
 table inet native {
 	chain output {
 		type nat hook output priority -100
@@ -453,4 +462,7 @@ table inet native {
 		meta nfproto ipv6 oifname != "lo" meta l4proto { tcp, udp } reject
 	}
 }
-""" % (NATIVE_UID, topo.LAN4)
+""" % (
+    NATIVE_UID,
+    topo.LAN4,
+)

@@ -20,6 +20,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 
 from errors import PATH, LabError
 
@@ -411,6 +412,12 @@ class Namespace:
 
     def alive(self, pid):
         return start_time(pid, self.path("/proc")) is not None
+
+    def end(self, pid):
+        """Kill a process by its PID inside and wait until it is gone."""
+        self.kill(pid, signal.SIGKILL)
+        while self.alive(pid):
+            time.sleep(0.01)
 
     def kill(self, pid, signum=signal.SIGTERM):
         """Signal a process by its PID inside; a gone one is no error."""

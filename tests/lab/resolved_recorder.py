@@ -202,9 +202,8 @@ class VarlinkRecorder:
     def _run(self, listener):
         while True:
             peer, _ = listener.accept()
-            self._calls.append(
-                {"time": time.time(), "via": "varlink", "member": listener.getsockname()}
-            )
+            path = listener.getsockname()
+            self._calls.append({"time": time.time(), "via": "varlink", "member": path})
             peer.close()
 
 

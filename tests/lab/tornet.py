@@ -144,6 +144,8 @@ class Cache:
         os.makedirs(data, 0o700)
         address = topo.AUTHORITIES[nick]
         torrc = os.path.join(data, "torrc")
+        # The address that counts is ours; the rest of the line is not looked at.
+        line = "x orport=1 v3ident=%s %s:1 %s" % (v3ident, address, "f" * 40)
         with open(torrc, "w", encoding="ascii") as f:
             f.write("")
         out = _tool(
@@ -151,7 +153,7 @@ class Cache:
             *("--ignore-missing-torrc", "-f", torrc, "--defaults-torrc", torrc),
             *("--list-fingerprint", "--quiet", "--DataDirectory", data),
             *("--Nickname", nick, "--ORPort", str(ORPORT), "--Address", address),
-            *("--DirAuthority", "x orport=1 v3ident=%s %s:1 %s" % (v3ident, address, "f" * 40)),
+            *("--DirAuthority", line),
         )
         fingerprint = "".join(out.strip().splitlines()[-1].split()[1:])
         if len(fingerprint) != 40:
@@ -172,7 +174,8 @@ def _tool(*argv, text=None, cwd=None):
         universal_newlines=True,
     )
     if done.returncode != 0:
-        raise LabError("%s failed: %s" % (os.path.basename(argv[0]), done.stdout.strip()))
+        name = os.path.basename(argv[0])
+        raise LabError("%s failed: %s" % (name, done.stdout.strip()))
     return done.stdout
 
 
@@ -266,9 +269,7 @@ def start(net, authorities, binaries, log_dir):
                     net.kill(pid, signal.SIGHUP)
             return pids
         for pid in pids.values():
-            net.kill(pid, signal.SIGKILL)
-        while any(net.alive(pid) for pid in pids.values()):
-            time.sleep(0.05)
+            net.end(pid)
         shutil.rmtree(net.path("/run/tor"))
     raise LabError(
         "no complete consensus (%s), though every tor runs: is the machine very "

@@ -20,6 +20,7 @@ the answer is sent, so whoever has the answer finds the line.
 import argparse
 import json
 import os
+import resource
 import socket
 import socketserver
 import sys
@@ -206,6 +207,9 @@ def main():
     parser.add_argument("--portal")
     args = parser.parse_args()
     log = Log(args.log)
+    # Each held connection is a file.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # A thread waits for each connection; the default of 8 MiB is for recursion.
     threading.stack_size(256 * 1024)
     for address in args.http:
