@@ -244,9 +244,14 @@ static void announce(struct engine *e)
 {
 	struct broker_message m = { .type = BROKER_REQUEST_NOTIFY };
 
-	log_notice("Running: this computer's traffic goes through Tor "
-		   "(after %" PRIu32 ".%" PRIu32 " s).",
-		   engine_age_ms(e) / 1000, engine_age_ms(e) / 100 % 10);
+	if (e->was_ready || e->opt.resume)
+		log_notice("Running again: this computer's traffic goes "
+			   "through Tor.");
+	else
+		log_notice("Running: this computer's traffic goes through Tor "
+			   "(after %" PRIu32 ".%" PRIu32 " s).",
+			   engine_age_ms(e) / 1000,
+			   engine_age_ms(e) / 100 % 10);
 	if (e->confirm_pending)
 		log_notice("Run `torvm confirm` within %d s, or the network "
 			   "comes back.",

@@ -24,7 +24,7 @@
 #include "vm/fds.h"
 
 /* From connecting to a session that is ready, in ms. */
-#define ANSWER_TIMEOUT_MS 10000
+#define ANSWER_TIMEOUT_MS 20000
 /* After an answer that ended a connection, in ms. */
 #define REFUSED_PAUSE_MS 1000
 
@@ -62,6 +62,11 @@ static void complain(struct tor_link *t)
 {
 	const struct torctl_bootstrap *b = &t->bootstrap;
 
+	/* Said once, as long as it is the same. */
+	if (t->complained && t->said.percent == b->percent &&
+	    !strcmp(t->said.warning, b->warning))
+		return;
+	t->said = *b;
 	if (!tor_control_is_ready(t->control))
 		engine_failure(t->engine,
 			       "Tor does not answer in the VM. Nothing leaves "

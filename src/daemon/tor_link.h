@@ -19,6 +19,7 @@ struct tor_link {
 	bool asked;        /* BOOTSTRAPPED is owed */
 	bool complained;   /* last_error is about being stuck */
 	struct torctl_bootstrap bootstrap;
+	struct torctl_bootstrap said; /* what the last complaint was about */
 	bool circuit_established;
 	char version[64]; /* "": not told yet */
 };

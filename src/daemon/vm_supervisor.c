@@ -223,6 +223,14 @@ static void qmp_command(struct vm_supervisor *vm, enum qmp_command command)
 
 /* ------------------------------------------------------------- timeouts */
 
+static enum config_accel wanted_accel(const struct vm_supervisor *vm)
+{
+	const struct engine *e = vm->engine;
+
+	return e->opt.accel >= 0 ? (enum config_accel)e->opt.accel
+				 : e->cfg->vm.accel;
+}
+
 static uint64_t boot_timeout_ms(const struct vm_supervisor *vm)
 {
 	return vm->engine->cfg->failsafe.boot_timeout_s * 1000ull *
@@ -270,7 +278,9 @@ void vm_supervisor_guest_hello(struct vm_supervisor *vm)
 	vm->hello = true;
 	if (vm->accel_known && !vm->accel.proven) {
 		accel_proved(&vm->accel);
-		accel_store(ENGINE_FD_STATE_DIR, vm->accel.current);
+		/* TCG that the user asked for says nothing about KVM. */
+		if (wanted_accel(vm) == CONFIG_ACCEL_AUTO)
+			accel_store(ENGINE_FD_STATE_DIR, vm->accel.current);
 	}
 	if (!vm->ready && vm->phase == VM_PHASE_UP)
 		uv_timer_start(&vm->deadline, on_silent, boot_timeout_ms(vm),
@@ -305,10 +315,7 @@ void vm_supervisor_disk_unusable(struct vm_supervisor *vm, const char *reason)
 
 static int choose_accel(struct vm_supervisor *vm, struct error *e)
 {
-	struct engine *engine = vm->engine;
-	enum config_accel wanted =
-		engine->opt.accel >= 0 ? (enum config_accel)engine->opt.accel
-				       : engine->cfg->vm.accel;
+	enum config_accel wanted = wanted_accel(vm);
 	struct error why = ERROR_NULL(why);
 	bool usable = accel_kvm_probe(&why) == 0;
 
@@ -691,17 +698,21 @@ void vm_supervisor_launch(struct vm_supervisor *vm)
 
 void vm_supervisor_found(struct vm_supervisor *vm, int pid)
 {
-	int verdict = accel_load(ENGINE_FD_STATE_DIR);
+	enum config_accel wanted = wanted_accel(vm);
+	/* What auto ended in was written down at the guest's hello; without
+	 * one there is nothing to fall back from either. */
+	int used = wanted == CONFIG_ACCEL_KVM ? VM_ACCEL_KVM
+		   : wanted == CONFIG_ACCEL_TCG
+			   ? VM_ACCEL_TCG
+			   : accel_load(ENGINE_FD_STATE_DIR);
 
 	forget_guest(vm);
 	vm->phase = VM_PHASE_UP;
 	vm->pid = pid;
 	vm->started_ms = uv_now(&vm->engine->loop);
-	/* What it runs with was written down at its hello; if it never said
-	 * one, there is nothing to fall back from either. */
 	vm->accel = (struct accel){
-		.current = verdict >= 0 ? (enum vm_accel)verdict : VM_ACCEL_TCG,
-		.proven = verdict >= 0,
+		.current = used >= 0 ? (enum vm_accel)used : VM_ACCEL_TCG,
+		.proven = used >= 0,
 	};
 }
 
