@@ -170,6 +170,9 @@ static void on_tor_exit(struct agent_link *a, const struct agent_message *m)
 {
 	struct engine *e = a->engine;
 
+	/* It is meant to, when the VM powers off. */
+	if (!vm_supervisor_alive(&e->vm))
+		return;
 	engine_failure(e,
 		       "Tor ended in the VM (%s %u, the %u. time); traffic is "
 		       "blocked until it is connected again.",

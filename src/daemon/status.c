@@ -85,26 +85,25 @@ void status_line(const struct engine *e, char *ret, size_t size)
 
 	switch (e->state) {
 	case LIFECYCLE_STATE_RUNNING:
-	case LIFECYCLE_STATE_CLEANUP: snprintf(ret, size, "%s", ""); break;
+	case LIFECYCLE_STATE_SHUTDOWN: /* the broker's lines come now */
+	case LIFECYCLE_STATE_RESTORE_NETWORK:
+	case LIFECYCLE_STATE_CLEANUP:
+	case LIFECYCLE_STATE_COUNT: snprintf(ret, size, "%s", ""); return;
 	case LIFECYCLE_STATE_CONFIGURE_TAP:
 	case LIFECYCLE_STATE_FLUSH_DNS:
 	case LIFECYCLE_STATE_WAIT_BOOTSTRAP:
 	case LIFECYCLE_STATE_BLOCKED:
-		if (e->vm.pid > 0) {
-			snprintf(ret, size, "%s: Tor %u %% %.100s", state,
-				 b->percent, b->summary);
+		if (e->vm.pid <= 0)
 			break;
-		}
-		snprintf(ret, size, "%s", state);
-		break;
+		snprintf(ret, size, "%s: Tor %u %% %.100s", state, b->percent,
+			 b->summary);
+		return;
 	case LIFECYCLE_STATE_INIT:
 	case LIFECYCLE_STATE_CHECK_PRIVILEGES:
 	case LIFECYCLE_STATE_SAVE_NETWORK:
 	case LIFECYCLE_STATE_CREATE_TAP:
 	case LIFECYCLE_STATE_LAUNCH_VM:
-	case LIFECYCLE_STATE_WAIT_TAP:
-	case LIFECYCLE_STATE_SHUTDOWN:
-	case LIFECYCLE_STATE_RESTORE_NETWORK:
-	case LIFECYCLE_STATE_COUNT: snprintf(ret, size, "%s ...", state); break;
+	case LIFECYCLE_STATE_WAIT_TAP: break;
 	}
+	snprintf(ret, size, "%s ...", state);
 }

@@ -375,8 +375,11 @@ class TorvmdTest(unittest.TestCase):
         e.expect("REFUSE_TAP")
         e.qmp_expect("system_powerdown")
         e.agent.expect("poweroff")
+        e.agent.write("tor-exit 900 exit 0 1")
+        e.quiet(0.1)
         e.vm_exits()
         self.finish(e)
+        self.assertNotIn("Tor ended", e.log())
         self.assertIn("network is as it was found", e.log())
 
     def test_failed_check_changes_nothing(self):
@@ -601,6 +604,25 @@ class TorvmdTest(unittest.TestCase):
                     'SOURCE=CONSENSUS\r')
         wait_for(lambda: "timedatectl" in
                  e.client().status().get("last_error", ""))
+
+    def test_stuck_tor_says_why_and_keeps_trying(self):
+        e = self.engine()
+        e.to_start_vm()
+        e.vm_starts()
+        e.expect("CONFIGURE_TAP", "SET_DNS")
+        e.tor_answers('NOTICE BOOTSTRAP PROGRESS=5 TAG=conn '
+                      'SUMMARY="Connecting to a relay"')
+        e.tor.write('650 STATUS_CLIENT WARN BOOTSTRAP PROGRESS=5 TAG=conn '
+                    'SUMMARY="Connecting to a relay" WARNING="No route to '
+                    'host" REASON=NOROUTE COUNT=5 RECOMMENDATION=warn\r')
+        error = wait_for(lambda: e.client().status().get("last_error"))
+        self.assertIn("No route to host", error)
+        self.assertIn("cable", error)
+        e.quiet(0.2)
+        self.assertEqual(e.client().status()["state"], "WaitBootstrap")
+        e.tor.write("650 STATUS_CLIENT " + BOOTSTRAPPED + "\r")
+        e.expect("NOTIFY")
+        self.assertNotIn("last_error", e.client().status())
 
     def test_vanished_broker_ends_the_engine_at_once(self):
         e = self.engine()

@@ -817,6 +817,16 @@ static void describe_end(struct vm_supervisor *vm, int wait_status, char *ret,
 			 WEXITSTATUS(wait_status), *said ? ": " : "", said);
 }
 
+/* What QEMU itself said, without the program's name before it. */
+static const char *qemu_said(const struct vm_supervisor *vm)
+{
+	const char *colon = strstr(vm->output_tail, ": ");
+
+	if (!strncmp(vm->output_tail, "qemu-system-", 12) && colon)
+		return colon + 2;
+	return vm->output_tail;
+}
+
 void vm_supervisor_exited(struct vm_supervisor *vm, int wait_status)
 {
 	char why[400];
@@ -835,7 +845,8 @@ void vm_supervisor_exited(struct vm_supervisor *vm, int wait_status)
 	gone(vm);
 	if (early) {
 		show_console_tail(vm);
-		vm->relaunch = accel_failed(&vm->accel, why);
+		vm->relaunch = accel_failed(
+			&vm->accel, vm->output_tail[0] ? qemu_said(vm) : why);
 		if (vm->relaunch)
 			log_warning("%s", vm->accel.reason);
 	} else if (vm->disk_bad && !vm->disk_replaced) {
