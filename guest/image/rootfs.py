@@ -109,6 +109,7 @@ class Rootfs:
         """(package, path, data) of a soname, or of the interpreter's path,
         looked for in the package that wants it and its dependencies."""
         candidates = [wanting.name, *wanting.depends]
+        self._debian.load(candidates)
         # What is open already first, so that nothing is fetched in vain.
         candidates.sort(key=lambda c: c not in self._opened)
         for candidate in candidates:
