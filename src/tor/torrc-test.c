@@ -81,7 +81,8 @@ static void exits_and_options(void **state)
 	};
 	struct config *cfg = *state;
 
-	set(&cfg->tor.exit_nodes, "{de},{fr}");
+	set(&cfg->tor.exit_nodes, "192.0.2.0/24,"
+				  "0123456789ABCDEF0123456789ABCDEF01234567");
 	set_list(&cfg->tor.options, &cfg->tor.n_options, options, 2);
 	check(cfg, true, "exits-and-options");
 }
@@ -130,7 +131,7 @@ static void no_value_becomes_another_line(void **state)
 		set(&cfg->tor.exit_nodes, bad[i]);
 		assert_refused(cfg, -EINVAL, "tor.exit_nodes");
 	}
-	set(&cfg->tor.exit_nodes, "{de} # {fr}");
+	set(&cfg->tor.exit_nodes, "192.0.2.0/24 # 192.0.2.1");
 	assert_refused(cfg, -EINVAL, "'#'");
 	set(&cfg->tor.exit_nodes, "");
 
@@ -193,6 +194,18 @@ static void what_the_guest_would_refuse_is_refused_here(void **state)
 	assert_refused(cfg, -E2BIG, "64 KiB");
 }
 
+static void countries_are_refused_while_nobody_knows_them(void **state)
+{
+	static const char *const options[] = { "ExcludeNodes {de}" };
+	struct config *cfg = *state;
+
+	set(&cfg->tor.exit_nodes, "{de},{fr}");
+	assert_refused(cfg, -EOPNOTSUPP, "tor.exit_nodes names a country");
+	set(&cfg->tor.exit_nodes, "");
+	set_list(&cfg->tor.options, &cfg->tor.n_options, options, 1);
+	assert_refused(cfg, -EOPNOTSUPP, "tor.options names a country");
+}
+
 static void transports_are_not_silently_left_out(void **state)
 {
 	struct config *cfg = *state;
@@ -214,6 +227,7 @@ int main(void)
 		with(no_value_becomes_another_line),
 		with(options_name_an_option),
 		with(what_the_guest_would_refuse_is_refused_here),
+		with(countries_are_refused_while_nobody_knows_them),
 		with(transports_are_not_silently_left_out),
 	};
 

@@ -146,6 +146,20 @@ static int add_bridges(struct buffer *out, const struct config *cfg,
 	return r;
 }
 
+/* Without GeoIP data Tor matches a country with no relay at all: ExitNodes {de}
+ * never connects, ExcludeNodes {de} excludes nobody (decisions/0001). */
+static int refuse_countries(const char *value, const char *what,
+			    struct error *e)
+{
+	if (!strchr(value, '{'))
+		return 0;
+	return error_set(e, -EOPNOTSUPP,
+			 "%s names a country, but this version of the VM does "
+			 "not know which relay is where; use fingerprints or "
+			 "address ranges",
+			 what);
+}
+
 static int add_options(struct buffer *out, const struct config *cfg,
 		       struct error *e)
 {
@@ -159,7 +173,9 @@ static int add_options(struct buffer *out, const struct config *cfg,
 			return error_set(e, -EINVAL,
 					 "tor.options: a line must begin with "
 					 "an option's name");
-		r = add_raw(out, "", line, "a line of tor.options", e);
+		r = refuse_countries(line, "a line of tor.options", e);
+		if (r == 0)
+			r = add_raw(out, "", line, "a line of tor.options", e);
 	}
 	return r;
 }
@@ -206,6 +222,8 @@ static int render(struct buffer *out, const struct config *cfg, bool state_disk,
 	if (r == 0)
 		/* Tor rejects it beside a managed pluggable transport. */
 		r = buffer_append_string(out, "Sandbox 1\n");
+	if (r == 0)
+		r = refuse_countries(cfg->tor.exit_nodes, "tor.exit_nodes", e);
 	if (r == 0 && *cfg->tor.exit_nodes)
 		r = add_plain(out, "ExitNodes", cfg->tor.exit_nodes,
 			      "tor.exit_nodes", e);

@@ -1,6 +1,6 @@
 /*
- * QEMU's argument vector. Every host resource in it is an fd of vm/fds.h:
- * QEMU itself opens nothing but /dev/kvm.
+ * QEMU's argument vector. Every host resource in it is an fd of vm/fds.h: by
+ * itself QEMU opens its own files in /usr and, for KVM, /dev/kvm.
  */
 #pragma once
 
