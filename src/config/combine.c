@@ -172,6 +172,58 @@ static int check_proxy(const struct config *cfg,
 	return 0;
 }
 
+/* Whether @line, "NAME VALUE", sets @name; case as in Tor, any. */
+static bool sets_option(const char *line, const char *name)
+{
+	size_t n = strlen(name);
+
+	return !strncasecmp(line, name, n) && line[n] == ' ';
+}
+
+static bool has_option(const struct config *cfg, const char *name)
+{
+	for (size_t i = 0; i < cfg->tor.n_options; i++)
+		if (sets_option(cfg->tor.options[i], name))
+			return true;
+	return false;
+}
+
+/* Conditions without which Tor 0.4.9 refuses its whole configuration. */
+static int check_testing(const struct config *cfg,
+			 const struct config_context *ctx)
+{
+	bool testing = false;
+
+	for (size_t i = 0; i < cfg->tor.n_options; i++) {
+		const char *line = cfg->tor.options[i];
+
+		if (sets_option(line, "TestingTorNetwork"))
+			testing = line[strlen(line) - 1] == '1';
+	}
+	for (size_t i = 0; !testing && i < cfg->tor.n_options; i++) {
+		const char *line = cfg->tor.options[i];
+
+		if (!strncasecmp(line, "Testing", 7) &&
+		    !sets_option(line, "TestingTorNetwork"))
+			return config_refuse(ctx, "tor.options",
+					     "Testing options together with "
+					     "TestingTorNetwork 1",
+					     "entry %zu is for testing "
+					     "networks only",
+					     i + 1);
+	}
+	if (testing && !has_option(cfg, "DirAuthority") &&
+	    !(has_option(cfg, "AlternateDirAuthority") &&
+	      has_option(cfg, "AlternateBridgeAuthority")))
+		return config_refuse(ctx, "tor.options",
+				     "TestingTorNetwork 1 together with "
+				     "DirAuthority lines",
+				     "TestingTorNetwork is set without the "
+				     "testing network's directory "
+				     "authorities");
+	return 0;
+}
+
 static int check_tor(const struct config *cfg, const struct config_context *ctx)
 {
 	size_t total = strlen(cfg->tor.exit_nodes);
@@ -179,8 +231,7 @@ static int check_tor(const struct config *cfg, const struct config_context *ctx)
 	for (size_t i = 0; i < cfg->tor.n_options; i++) {
 		const char *line = cfg->tor.options[i];
 
-		if (cfg->tor.exit_nodes[0] &&
-		    !strncasecmp(line, "ExitNodes ", 10))
+		if (cfg->tor.exit_nodes[0] && sets_option(line, "ExitNodes"))
 			return config_refuse(ctx, "tor.options",
 					     "ExitNodes here or in "
 					     "tor.exit_nodes",
@@ -196,7 +247,7 @@ static int check_tor(const struct config *cfg, const struct config_context *ctx)
 				     "48 KiB together with bridge.bridges",
 				     "%zu bytes are too long for the machine",
 				     total);
-	return 0;
+	return check_testing(cfg, ctx);
 }
 
 int config_check_combinations(const struct config *cfg,

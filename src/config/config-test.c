@@ -12,6 +12,8 @@
 #include "config/fields.h"
 #include "config/tor_options.h"
 
+#define FP "0123456789ABCDEF0123456789ABCDEF01234567"
+
 /* ' stands for " so that the texts stay readable. */
 static char *quoted(const char *text)
 {
@@ -128,7 +130,8 @@ static void every_key_can_be_set(void **state)
 		"'proxy': {'type': 'socks5', 'address': 'proxy.lan:1080',"
 		" 'username': 'u', 'password': 'p\\\\w'},"
 		"'tor': {'exit_nodes': '{de}, {nl}',"
-		" 'options': ['TestingTorNetwork 1', 'strictnodes 0']},"
+		" 'options': ['DirAuthority a orport=1 192.0.2.1:9 " FP "',"
+		" 'strictnodes 0']},"
 		"'failsafe': {'restart_min_delay_s': 2,"
 		" 'restart_max_delay_s': 2, 'boot_timeout_s': 600,"
 		" 'bootstrap_stall_s': 10, 'shutdown_timeout_s': 1,"
@@ -340,7 +343,6 @@ static void paths_are_absolute(void **state)
 
 static void bridge_lines_are_checked(void **state)
 {
-#define FP "0123456789ABCDEF0123456789ABCDEF01234567"
 #define CERT                                                           \
 	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567" \
 	"89+/abcdef"
@@ -546,8 +548,8 @@ static void tor_options_are_an_allow_list(void **state)
 		{ "DirAuthority auth1 orport=9001 no-v2 v3ident=" FP
 		  " 203.0.113.5:9030 " FP,
 		  NULL },
-		{ "testingtornetwork 1", NULL },
-		{ "TestingV3AuthInitialVotingInterval 20 seconds", NULL },
+		{ "testingtornetwork 0", NULL },
+		{ "TestingTorNetwork 2", "wrong value|0 or 1" },
 		{ "NumEntryGuards 2", NULL },
 		{ "ConnectionPadding auto", NULL },
 		{ "ExcludeNodes {ru},$" FP ",192.0.2.0/24,[2001:db8::]/32",
@@ -594,6 +596,15 @@ static void tor_options_are_an_allow_list(void **state)
 			 cases[i].parts);
 		refuses(text, parts);
 	}
+	accepts("{'tor': {'options': ['TestingTorNetwork 1',"
+		"'TestingV3AuthInitialVotingInterval 20 seconds',"
+		"'TestingDirAuthVoteHSDir *',"
+		"'DirAuthority a orport=1 192.0.2.1:9 " FP "']}}");
+	refuses("{'tor': {'options': ['TestingTorNetwork 1']}}",
+		"key tor.options: |authorities; allowed: |DirAuthority");
+	refuses("{'tor': {'options': ['StrictNodes 1',"
+		"'TestingAuthKeySlop 20 seconds']}}",
+		"key tor.options: entry 2 is for testing|TestingTorNetwork 1");
 	refuses("{'tor': {'exit_nodes': '{de}',"
 		"'options': ['exitnodes {nl}']}}",
 		"key tor.options: |twice");

@@ -236,7 +236,8 @@ static bool is_node(char *item)
 			!strncmp(item + 1, "??", 2));
 	if (item[0] == '$')
 		item++;
-	return config_is_hex(item, 40) || is_address_range(item);
+	return !strcmp(item, "*") || config_is_hex(item, 40) ||
+	       is_address_range(item);
 }
 
 static int check_nodes(char *list, struct config_problem *p)
