@@ -129,7 +129,7 @@ static void every_key_can_be_set(void **state)
 		" '[2001:db8::1]:9001']},"
 		"'proxy': {'type': 'socks5', 'address': 'proxy.lan:1080',"
 		" 'username': 'u', 'password': 'p\\\\w'},"
-		"'tor': {'exit_nodes': '{de}, {nl}',"
+		"'tor': {'exit_nodes': '192.0.2.1, $" FP "',"
 		" 'options': ['DirAuthority a orport=1 192.0.2.1:9 " FP "',"
 		" 'strictnodes 0']},"
 		"'failsafe': {'restart_min_delay_s': 2,"
@@ -552,8 +552,7 @@ static void tor_options_are_an_allow_list(void **state)
 		{ "TestingTorNetwork 2", "wrong value|0 or 1" },
 		{ "NumEntryGuards 2", NULL },
 		{ "ConnectionPadding auto", NULL },
-		{ "ExcludeNodes {ru},$" FP ",192.0.2.0/24,[2001:db8::]/32",
-		  NULL },
+		{ "ExcludeNodes $" FP ",192.0.2.0/24,[2001:db8::]/32,*", NULL },
 		{ "MaxCircuitDirtiness 10 minutes", NULL },
 		{ "MaxCircuitDirtiness 10 parsecs",
 		  "wrong value|whole number" },
@@ -562,7 +561,8 @@ static void tor_options_are_an_allow_list(void **state)
 		{ "StrictNodes", "no value" },
 		{ "StrictNodes 1 \\\\", "wrong value" },
 		{ "ReachableAddresses *:80 #x", "without" },
-		{ "ExcludeNodes nl", "wrong value" },
+		{ "ExcludeNodes nl", "neither a fingerprint" },
+		{ "ExcludeNodes 192.0.2.1,{nl}", "is a country" },
 		{ "StrictNode 1", "did you mean StrictNodes?" },
 		{ "SocksPort 9999", "opens or moves a port" },
 		{ "CONTROLPORT 9051", "opens or moves a port" },
@@ -605,12 +605,15 @@ static void tor_options_are_an_allow_list(void **state)
 	refuses("{'tor': {'options': ['StrictNodes 1',"
 		"'TestingAuthKeySlop 20 seconds']}}",
 		"key tor.options: entry 2 is for testing|TestingTorNetwork 1");
-	refuses("{'tor': {'exit_nodes': '{de}',"
-		"'options': ['exitnodes {nl}']}}",
+	refuses("{'tor': {'exit_nodes': '192.0.2.1',"
+		"'options': ['exitnodes 192.0.2.2']}}",
 		"key tor.options: |twice");
 	refuses("{'tor': {'exit_nodes': 'de'}}",
-		"key tor.exit_nodes: |\"de\" is no country|{de},{nl}");
-	refuses("{'tor': {'exit_nodes': '{de},'}}", "key tor.exit_nodes: ");
+		"key tor.exit_nodes: |\"de\" is neither|allowed: relays'");
+	refuses("{'tor': {'exit_nodes': '{de}'}}",
+		"key tor.exit_nodes: |\"{de}\" is a country|allowed: ");
+	refuses("{'tor': {'exit_nodes': '192.0.2.1,'}}",
+		"key tor.exit_nodes: ");
 }
 
 static void tor_options_are_sorted(void **state)

@@ -322,8 +322,8 @@ const struct config_field config_fields[] = {
 		.ascii = true,
 		.check = config_check_node_list,
 		.def = "",
-		.allowed = "country codes in braces, fingerprints and address "
-			   "ranges, separated by commas, such as {de},{nl}",
+		.allowed = "relays' fingerprints and address ranges, separated "
+			   "by commas, such as 192.0.2.0/24",
 		.doc = "Relays that may be exits, as Tor's ExitNodes. Fewer "
 		       "exits make a user easier to tell apart.",
 	},

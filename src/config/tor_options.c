@@ -24,7 +24,7 @@ enum value_kind {
 	VALUE_AUTOBOOL, /* 0, 1 or auto */
 	VALUE_UINT,     /* decimal digits */
 	VALUE_INTERVAL, /* digits and an optional unit */
-	VALUE_NODES,    /* countries, fingerprints, addresses */
+	VALUE_NODES,    /* fingerprints, addresses */
 	VALUE_TEXT,     /* left to Tor */
 	VALUE_COUNT,
 };
@@ -65,7 +65,6 @@ static const struct {
 	{ "FetchDirInfoEarly", VALUE_BOOL },
 	{ "FetchUselessDescriptors", VALUE_BOOL },
 	{ "FirewallPorts", VALUE_TEXT },
-	{ "GeoIPExcludeUnknown", VALUE_AUTOBOOL },
 	{ "GuardLifetime", VALUE_INTERVAL },
 	{ "KeepalivePeriod", VALUE_INTERVAL },
 	{ "LearnCircuitBuildTimeout", VALUE_BOOL },
@@ -263,8 +262,11 @@ static int check_value(enum value_kind kind, const char *name,
 		break;
 	case VALUE_NODES:
 		if (config_check_node_list(value, &nodes) < 0)
-			allowed = "country codes in braces, fingerprints and "
-				  "address ranges, separated by commas";
+			return config_problem_set(
+				p,
+				"fingerprints and address ranges, separated "
+				"by commas",
+				"option %s: %.150s", name, nodes.what);
 		break;
 	case VALUE_TEXT:
 	case VALUE_COUNT: break;

@@ -227,13 +227,6 @@ static bool is_address_range(char *item)
 
 static bool is_node(char *item)
 {
-	size_t n = strlen(item);
-
-	if (item[0] == '{')
-		return n == 4 && item[3] == '}' &&
-		       ((isalpha((unsigned char)item[1]) &&
-			 isalpha((unsigned char)item[2])) ||
-			!strncmp(item + 1, "??", 2));
 	if (item[0] == '$')
 		item++;
 	return !strcmp(item, "*") || config_is_hex(item, 40) ||
@@ -250,10 +243,20 @@ static int check_nodes(char *list, struct config_problem *p)
 		for (size_t n = strlen(item); n > 0 && item[n - 1] == ' ';)
 			item[--n] = '\0';
 		str_copy(shown, sizeof(shown), item);
+		/* Without GeoIP data Tor matches a country with no relay:
+		 * ExitNodes would never connect, ExcludeNodes exclude nobody
+		 * (docs/decisions/0001). */
+		if (item[0] == '{')
+			return config_problem_set(p, NULL,
+						  "\"%s\" is a country, and "
+						  "this version's machine does "
+						  "not know which relay is "
+						  "where",
+						  shown);
 		if (!is_node(item))
 			return config_problem_set(p, NULL,
-						  "\"%s\" is no country, "
-						  "fingerprint or address",
+						  "\"%s\" is neither a "
+						  "fingerprint nor an address",
 						  shown);
 	}
 	return 0;
