@@ -33,12 +33,13 @@ static int find_port(const char *wanted, char *ret, size_t size)
 	if (!dir)
 		return -errno;
 	while (r < 0 && (entry = readdir(dir))) {
-		char path[300], name[64];
+		char path[320], name[64];
 		_cleanup_close_ int fd = -1;
 		ssize_t n;
 
-		snprintf(path, sizeof(path), "%s/name", entry->d_name);
-		fd = openat(dirfd(dir), path, O_RDONLY | O_CLOEXEC);
+		snprintf(path, sizeof(path), PORT_DIR "/%s/name",
+			 entry->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
 		if (fd < 0)
 			continue;
 		n = read(fd, name, sizeof(name) - 1);

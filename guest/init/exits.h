@@ -13,7 +13,7 @@
 
 struct exits {
 	unsigned int count; /* in this boot */
-	int64_t at_ms[EXITS_LIMIT];
+	int64_t at_ms[EXITS_LIMIT - 1];
 };
 
 /**
@@ -25,13 +25,13 @@ struct exits {
  */
 static inline int exits_add(struct exits *exits, int64_t now_ms)
 {
-	unsigned int recent = 0;
+	unsigned int earlier = 0;
 
-	exits->at_ms[exits->count++ % EXITS_LIMIT] = now_ms;
-	for (unsigned int i = 0; i < EXITS_LIMIT && i < exits->count; i++)
+	for (unsigned int i = 0; i < EXITS_LIMIT - 1 && i < exits->count; i++)
 		if (now_ms - exits->at_ms[i] < EXITS_WINDOW_MS)
-			recent++;
-	if (recent == EXITS_LIMIT)
+			earlier++;
+	exits->at_ms[exits->count++ % (EXITS_LIMIT - 1)] = now_ms;
+	if (earlier == EXITS_LIMIT - 1)
 		return -1;
-	return EXITS_FIRST_PAUSE_MS << (recent - 1);
+	return EXITS_FIRST_PAUSE_MS << earlier;
 }

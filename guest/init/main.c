@@ -420,15 +420,14 @@ static void run_once(struct init *in, long long until_ms)
 /* Descriptors 0 to 2 are taken, whatever the kernel found as a console. */
 static void take_standard_fds(struct init *in)
 {
-	int fd;
+	int fd = open("/dev/null", O_RDWR);
 
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd < 2);
-	for (int i = 0; i < 3; i++)
-		dup2(fd, i);
-	if (fd > 2)
-		close(fd);
+	if (fd >= 0) {
+		for (int i = 0; i < 3; i++)
+			dup2(fd, i);
+		if (fd > 2)
+			close(fd);
+	}
 	in->kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 }
 
@@ -465,7 +464,7 @@ static void open_ports(struct init *in)
 
 static void configure(struct init *in)
 {
-	static char text[GUEST_FILE_MAX];
+	static char text[GUEST_FILE_MAX + 1];
 	struct error e = ERROR_NULL(e);
 	int len = system_read_fw_cfg(GUEST_FW_CFG_CONFIG, text, &e);
 

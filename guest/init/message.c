@@ -100,7 +100,7 @@ int host_message_parse(const char *line, struct host_message *ret)
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
 		if (strlen(words[i].word) != n ||
-		    strncmp(line, words[i].word, n))
+		    strncmp(line, words[i].word, n) != 0)
 			continue;
 		message.type = words[i].type;
 		if (words[i].parse) {

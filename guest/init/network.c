@@ -47,7 +47,7 @@ static int see_link(void *userdata, const struct nlmsghdr *header)
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1],
 		 m[2], m[3], m[4], m[5]);
 	for (int i = 0; i < 2; i++) {
-		if (strcmp(mac, links[i].mac))
+		if (strcmp(mac, links[i].mac) != 0)
 			continue;
 		links[i].index = info->ifi_index;
 		snprintf(links[i].current, IF_NAMESIZE, "%s", name);

@@ -57,7 +57,7 @@ static int drop_chatter(struct outbox *box)
 void outbox_add(struct outbox *box, enum outbox_class class, const char *text)
 {
 	size_t len = strnlen(text, GUEST_LINE_MAX - 1);
-	unsigned int factor = class == OUTBOX_EVENT ? 2 : 1;
+	size_t factor = class == OUTBOX_EVENT ? 2 : 1;
 	struct outbox_line *line;
 
 	while (box->lines >= OUTBOX_LINES || box->bytes + len > OUTBOX_BYTES)

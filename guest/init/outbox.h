@@ -10,7 +10,7 @@
 
 /* Lines kept while the host does not read. */
 #define OUTBOX_LINES 256
-#define OUTBOX_BYTES (64 * 1024)
+#define OUTBOX_BYTES 65536U
 
 enum outbox_class {
 	OUTBOX_EVENT,   /* happens a bounded number of times: kept */

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/module.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -29,6 +30,7 @@
 #include "init/state-disk.h"
 
 #define MODULE_LIST "/etc/torvm/modules"
+#define MODULE_LIST_MAX 16384 /* bytes */
 #define FW_CFG_DIR "/sys/firmware/qemu_fw_cfg/by_name/"
 
 #define SAFE (MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -60,6 +62,28 @@ int system_mount(struct error *e)
 	return 0;
 }
 
+/* Return: the length of what is now in @buf, terminated, or negative errno */
+static int read_small_file(const char *path, char *buf, size_t size)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t len = 0;
+
+	if (fd < 0)
+		return -errno;
+	while (len < size) {
+		ssize_t n = read(fd, buf + len, size - len);
+
+		if (n < 0)
+			return -errno;
+		if (n == 0) {
+			buf[len] = '\0';
+			return (int)len;
+		}
+		len += (size_t)n;
+	}
+	return -EFBIG;
+}
+
 static int load_module(const char *path, struct error *e)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -77,18 +101,17 @@ int system_load_modules(void (*optional_failed)(void *userdata,
 						const char *text),
 			void *userdata, struct error *e)
 {
-	_cleanup_fclose_ FILE *list = fopen(MODULE_LIST, "re");
-	char line[512];
+	static char list[MODULE_LIST_MAX];
+	char *rest = list, *line;
+	int r = read_small_file(MODULE_LIST, list, sizeof(list));
 
-	if (!list)
-		return error_set(e, -errno, "cannot open %s: %s", MODULE_LIST,
-				 strerror(errno));
-	while (fgets(line, sizeof(line), list)) {
+	if (r < 0)
+		return error_set(e, r, "cannot read %s: %s", MODULE_LIST,
+				 strerror(-r));
+	while ((line = strsep(&rest, "\n"))) {
 		bool optional = line[0] == '?';
-		char *path = line + optional;
-		int r;
+		const char *path = line + optional;
 
-		path[strcspn(path, "\n")] = '\0';
 		if (!*path || *path == '#')
 			continue;
 		r = load_module(path, e);
@@ -97,8 +120,7 @@ int system_load_modules(void (*optional_failed)(void *userdata,
 		if (r < 0)
 			optional_failed(userdata, e ? e->text : path);
 	}
-	return ferror(list) ? error_set(e, -EIO, "cannot read %s", MODULE_LIST)
-			    : 0;
+	return 0;
 }
 
 /* @optional: the kernel may have been built without it. */
@@ -148,10 +170,12 @@ static const struct {
 
 static int write_setting(const char *path, const char *value)
 {
-	_cleanup_close_ int dir =
-		open("/proc/sys", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_close_ int fd = openat(dir, path, O_WRONLY | O_CLOEXEC);
+	char full[128];
+	_cleanup_close_ int fd = -1;
 	size_t n = strlen(value);
+
+	snprintf(full, sizeof(full), "/proc/sys/%s", path);
+	fd = open(full, O_WRONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
@@ -253,43 +277,37 @@ int system_write_file(const char *path, const char *data, size_t len,
 int system_read_fw_cfg(const char *name, char *buf, struct error *e)
 {
 	char path[128];
-	_cleanup_close_ int fd = -1;
-	size_t len = 0;
+	int r;
 
 	snprintf(path, sizeof(path), FW_CFG_DIR "%s/raw", name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return error_set(e, -errno,
-				 "QEMU handed in no fw_cfg file %s: %s", name,
-				 strerror(errno));
-	while (len < GUEST_FILE_MAX) {
-		ssize_t n = read(fd, buf + len, GUEST_FILE_MAX - len);
+	r = read_small_file(path, buf, GUEST_FILE_MAX + 1);
+	if (r == -ENOENT)
+		return error_set(e, r, "QEMU handed in no fw_cfg file %s",
+				 name);
+	if (r < 0)
+		return error_set(e, r, "cannot read the fw_cfg file %s: %s",
+				 name, strerror(-r));
+	return r;
+}
 
-		if (n < 0)
-			return error_set(e, -errno, "cannot read %s: %s", name,
-					 strerror(errno));
-		if (n == 0)
-			return (int)len;
-		len += (size_t)n;
-	}
-	return error_set(e, -EFBIG, "%s is too large", name);
+/* The number in a line "KEY:   123 kB" of /proc/meminfo; -1: no such line */
+static long meminfo_value(const char *text, const char *key)
+{
+	const char *at = strstr(text, key);
+
+	return at ? strtol(at + strlen(key), NULL, 10) : -1;
 }
 
 int system_memory(long *ret_total_kib, long *ret_available_kib)
 {
-	_cleanup_fclose_ FILE *f = fopen("/proc/meminfo", "re");
-	char line[128];
-	int seen = 0;
+	char text[4096];
+	int r = read_small_file("/proc/meminfo", text, sizeof(text));
 
-	if (!f)
-		return -errno;
-	while (seen < 2 && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "MemTotal: %ld kB", ret_total_kib) == 1 ||
-		    sscanf(line, "MemAvailable: %ld kB", ret_available_kib) ==
-			    1)
-			seen++;
-	}
-	return seen == 2 ? 0 : -EBADMSG;
+	if (r < 0)
+		return r;
+	*ret_total_kib = meminfo_value(text, "MemTotal:");
+	*ret_available_kib = meminfo_value(text, "MemAvailable:");
+	return *ret_total_kib < 0 || *ret_available_kib < 0 ? -EBADMSG : 0;
 }
 
 long long system_now_ms(void)

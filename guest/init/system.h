@@ -34,7 +34,7 @@ int system_write_file(const char *path, const char *data, size_t len,
 /**
  * system_read_fw_cfg() - Read one of QEMU's fw_cfg files
  * @name:	GUEST_FW_CFG_*
- * @buf:	GUEST_FILE_MAX bytes
+ * @buf:	GUEST_FILE_MAX + 1 bytes
  *
  * Return: its length, or a negative errno with a sentence.
  */

@@ -61,7 +61,7 @@ static bool value_matches(const char *value, const char *wanted, bool flags)
 {
 	size_t n = strlen(wanted);
 
-	if (strncmp(value, wanted, n))
+	if (strncmp(value, wanted, n) != 0)
 		return false;
 	if (!value[n])
 		return true;
@@ -116,7 +116,7 @@ static int check_line(char *line, size_t number,
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++) {
 		char wanted[64];
 
-		if (strcasecmp(name, fixed[i].option))
+		if (strcasecmp(name, fixed[i].option) != 0)
 			continue;
 		if (*seen & 1U << i)
 			return error_set(e, -EINVAL,
