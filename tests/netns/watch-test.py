@@ -103,6 +103,17 @@ def new_link():
     assert leaks_by("usb0", "usb1"), "positive control"
     driver("firewall", "open")
     assert not leaks_by("usb0", "usb1")
+    # How long a link that is plugged in stays without its guard.
+    begin = time.monotonic()
+    lab.ip("host", "link", "add", "usb8", "type", "bridge")
+    lab.ip("host", "link", "set", "usb0", "master", "usb8")
+    assert changed() & LINKS
+    driver("firewall", "open")
+    print("# new links guarded after %.0f ms, two runs of ip(8) included"
+          % ((time.monotonic() - begin) * 1000))
+    lab.ip("host", "link", "del", "usb8")
+    assert changed() & LINKS
+    driver("firewall", "open")
     # Since Linux 6.16 a hook goes by name: a new name is a new link.
     lab.ip("host", "link", "set", "usb0", "down")
     lab.ip("host", "link", "set", "usb0", "name", "lan7")

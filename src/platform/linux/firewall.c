@@ -212,7 +212,7 @@ static int replace_once(struct net *net, struct ruleset *rs, bool probe,
 			struct error *e)
 {
 	struct nft_batch b;
-	struct verdict v;
+	struct verdict v = { 0 };
 	struct present present;
 	int r;
 

@@ -91,7 +91,7 @@ int netlink_do(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh)
 int netlink_dump(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh,
 		 mnl_cb_t cb, void *data, size_t *count)
 {
-	_cleanup_free_ void *request = malloc(nlh->nlmsg_len);
+	void *request = malloc(nlh->nlmsg_len);
 	int r = -EINTR;
 
 	if (!request)
@@ -107,6 +107,7 @@ int netlink_dump(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh,
 		if (r == 0)
 			r = receive(net, nl, net->seq, cb, data);
 	}
+	free(request);
 	return r;
 }
 
