@@ -140,7 +140,7 @@ static void on_stage(struct agent_link *a, enum agent_stage stage)
 }
 
 /* "Nov 24 14:00:00.000 [notice] text": the level decides, the stamp goes. */
-static void log_tor(const char *text)
+static void log_tor(struct engine *e, const char *text)
 {
 	static const struct {
 		const char *mark;
@@ -158,12 +158,12 @@ static void log_tor(const char *text)
 
 		/* Behind the stamp, not somewhere in the text. */
 		if (at && at - text <= 24) {
-			log_line(marks[i].level, "tor: %s",
-				 at + strlen(marks[i].mark));
+			engine_log_guest(e, marks[i].level, "tor",
+					 at + strlen(marks[i].mark));
 			return;
 		}
 	}
-	log_info("tor: %s", text);
+	engine_log_guest(e, LOG_LEVEL_INFO, "tor", text);
 }
 
 static void on_tor_exit(struct agent_link *a, const struct agent_message *m)
@@ -184,6 +184,12 @@ static void on_tor_exit(struct agent_link *a, const struct agent_message *m)
 static void on_message(struct agent_link *a, const struct agent_message *m)
 {
 	struct engine *e = a->engine;
+	uint32_t dropped;
+
+	/* The lines of a log have their own limit. */
+	if (m->kind != AGENT_KIND_TOR && m->kind != AGENT_KIND_WARNING &&
+	    !rate_limit_allows(&a->messages, uv_now(&e->loop), &dropped))
+		return;
 
 	switch (m->kind) {
 	case AGENT_KIND_HELLO:
@@ -199,7 +205,7 @@ static void on_message(struct agent_link *a, const struct agent_message *m)
 		if (!m->usable)
 			vm_supervisor_disk_unusable(&e->vm, m->text);
 		break;
-	case AGENT_KIND_TOR: log_tor(m->text); break;
+	case AGENT_KIND_TOR: log_tor(e, m->text); break;
 	case AGENT_KIND_TOR_EXIT: on_tor_exit(a, m); break;
 	case AGENT_KIND_MEMORY:
 		a->available_kib = m->available_kib;
@@ -211,7 +217,9 @@ static void on_message(struct agent_link *a, const struct agent_message *m)
 			log_info("The VM's clock was set by %" PRId64 " ms.",
 				 m->offset_ms);
 		break;
-	case AGENT_KIND_WARNING: log_warning("The VM: %s", m->text); break;
+	case AGENT_KIND_WARNING:
+		engine_log_guest(e, LOG_LEVEL_WARNING, "The VM", m->text);
+		break;
 	case AGENT_KIND_ERROR:
 		vm_supervisor_guest_error(&e->vm, m->text);
 		break;
@@ -232,8 +240,9 @@ static void on_data(void *userdata, const char *data, size_t len)
 	while (ret >= 0) {
 		ret = agent_next(a->codec, &m, &e);
 		if (ret == -EBADMSG) {
-			log_warning("The VM said what makes no sense: %s",
-				    e.text);
+			engine_log_guest(a->engine, LOG_LEVEL_WARNING,
+					 "The VM said what makes no sense",
+					 e.text);
 			ret = 0;
 			continue;
 		}

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "daemon/rate_limit.h"
 #include "daemon/stream.h"
 #include "proto/agent.h"
 
@@ -17,6 +18,7 @@ struct agent_link {
 	bool hello;      /* on this connection */
 	bool network_up; /* its links and its firewall are */
 	bool guest_asked;
+	struct rate_limit messages;
 	uint64_t heard_ms; /* uv_now() of the last line */
 	uint32_t n_pings;
 	uv_timer_t heartbeat;

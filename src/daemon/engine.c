@@ -81,6 +81,20 @@ void engine_failed(struct engine *e, const char *what, const char *why,
 	engine_failure(e, "%s: %.*s. %s", what, (int)len, why, still);
 }
 
+void engine_log_guest(struct engine *e, enum log_level level, const char *who,
+		      const char *text)
+{
+	uint32_t dropped;
+
+	if (!rate_limit_allows(&e->guest_lines, uv_now(&e->loop), &dropped))
+		return;
+	if (dropped)
+		log_warning("The VM said too much: %" PRIu32
+			    " of its lines were left out.",
+			    dropped);
+	log_line(level, "%s: %s", who, text);
+}
+
 void engine_forgive(struct engine *e)
 {
 	e->last_error[0] = '\0';
@@ -240,10 +254,19 @@ static void on_announced(struct engine *e, const struct broker_message *reply,
 			    reply->text);
 }
 
-static void announce(struct engine *e)
+static void notify(struct engine *e, const char *text)
 {
 	struct broker_message m = { .type = BROKER_REQUEST_NOTIFY };
 
+	str_copy(m.text, sizeof(m.text), text);
+	for (char *c = m.text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+	broker_link_request(&e->broker, &m, NULL, 0, on_announced, NULL);
+}
+
+static void announce(struct engine *e)
+{
 	if (e->was_ready || e->opt.resume)
 		log_notice("Running again: this computer's traffic goes "
 			   "through Tor.");
@@ -256,12 +279,10 @@ static void announce(struct engine *e)
 		log_notice("Run `torvm confirm` within %d s, or the network "
 			   "comes back.",
 			   engine_confirm_left(e));
-	str_copy(m.text, sizeof(m.text),
-		 "Running: traffic goes through Tor, everything else is "
-		 "blocked");
+	notify(e, "Running: traffic goes through Tor, everything else is "
+		  "blocked");
 	e->was_ready = true;
 	e->running_ms = uv_now(&e->loop);
-	broker_link_request(&e->broker, &m, NULL, 0, on_announced, NULL);
 }
 
 static void on_retry(uv_timer_t *timer)
@@ -386,6 +407,7 @@ static void step(struct engine *e, enum lifecycle_event event)
 		.tap_present = e->tap_present,
 	};
 	struct lifecycle_step s = lifecycle_step(e->state, event, &guards);
+	bool changed = s.next != e->state;
 
 	switch (s.kind) {
 	case LIFECYCLE_KIND_GO:
@@ -393,6 +415,11 @@ static void step(struct engine *e, enum lifecycle_event event)
 		enter(e, s.next, event);
 		for (int i = 0; s.effects[i]; i++)
 			perform(e, s.effects[i]);
+		/* The service manager's line must not go on saying Running. */
+		if (changed && s.next == LIFECYCLE_STATE_BLOCKED &&
+		    e->was_ready)
+			notify(e, "Blocked: nothing leaves this machine until "
+				  "Tor works again");
 		break;
 	case LIFECYCLE_KIND_IGNORE:
 		log_debug("%s: %s means nothing now",

@@ -16,6 +16,7 @@
 #include "daemon/control_server.h"
 #include "daemon/log_buffer.h"
 #include "daemon/progress.h"
+#include "daemon/rate_limit.h"
 #include "daemon/tor_link.h"
 #include "daemon/vm_supervisor.h"
 #include "lifecycle/lifecycle.h"
@@ -80,6 +81,7 @@ struct engine {
 	struct tor_link tor;
 	struct control_server control;
 	struct log_buffer log;
+	struct rate_limit guest_lines;
 	struct progress progress;
 };
 
@@ -101,6 +103,11 @@ void engine_failure(struct engine *e, const char *fmt, ...) _printf_(2, 3);
 /* As above, from a callee's sentence: "WHAT: WHY. STILL". */
 void engine_failed(struct engine *e, const char *what, const char *why,
 		   const char *still);
+
+/* Logs "WHO: TEXT", a line that the VM had a hand in, unless there are too
+ * many of them. */
+void engine_log_guest(struct engine *e, enum log_level level, const char *who,
+		      const char *text);
 
 /* What was remembered has ended by itself. */
 void engine_forgive(struct engine *e);

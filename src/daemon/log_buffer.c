@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 #include <time.h>
 
@@ -39,6 +40,52 @@ static char *copy_utf8(const char *text)
 	return copy;
 }
 
+/* Return: 0, or -1 with errno set. */
+static int open_file(struct log_buffer *l)
+{
+	int fd = open(l->path,
+		      O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+		      0600);
+
+	l->file = fd < 0 ? NULL : fdopen(fd, "a");
+	if (!l->file) {
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	fseek(l->file, 0, SEEK_END);
+	l->file_size = ftell(l->file);
+	return 0;
+}
+
+static void rotate_file(struct log_buffer *l)
+{
+	char old[PATH_MAX];
+
+	snprintf(old, sizeof(old), "%s.1", l->path);
+	/* In a folder that is not ours to rename in, start over. */
+	if (rename(l->path, old) < 0 && ftruncate(fileno(l->file), 0) < 0)
+		return;
+	fclose(l->file);
+	open_file(l);
+}
+
+static void write_file(struct log_buffer *l, const struct log_entry *entry)
+{
+	char stamp[40];
+	int n;
+
+	if (!l->file || !entry->text)
+		return;
+	log_format_time(entry->time_ms, stamp, sizeof(stamp));
+	n = fprintf(l->file, "%s %s %s\n", stamp, log_level_name(entry->level),
+		    entry->text);
+	fflush(l->file);
+	l->file_size += n > 0 ? n : 0;
+	if (l->file_size >= LOG_FILE_MAX)
+		rotate_file(l);
+}
+
 static void on_line(void *userdata, enum log_level level, const char *text)
 {
 	struct log_buffer *l = userdata;
@@ -54,38 +101,23 @@ static void on_line(void *userdata, enum log_level level, const char *text)
 	entry->time_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 	l->next++;
 
-	if (l->file) {
-		char stamp[40];
-
-		log_format_time(entry->time_ms, stamp, sizeof(stamp));
-		fprintf(l->file, "%s %s %s\n", stamp, log_level_name(level),
-			text);
-		fflush(l->file);
-	}
+	write_file(l, entry);
 	if (l->control)
 		control_server_log_grew(l->control);
 }
 
 int log_buffer_open(struct log_buffer *l, const char *path, struct error *e)
 {
-	int fd;
-
 	if (*path) {
-		fd = open(path,
-			  O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
-				  O_NOFOLLOW,
-			  0600);
-		if (fd < 0)
+		l->path = strdup(path);
+		if (!l->path)
+			return error_set(e, -ENOMEM, "out of memory");
+		if (open_file(l) < 0)
 			return error_set(
 				e, -errno,
 				"the log file %s cannot be opened: %s; "
 				"choose another log.file",
 				path, strerror(errno));
-		l->file = fdopen(fd, "a");
-		if (!l->file) {
-			close(fd);
-			return error_set(e, -ENOMEM, "out of memory");
-		}
 	}
 	log_set_stderr(0);
 	log_set_sink(on_line, l);
@@ -99,6 +131,8 @@ void log_buffer_close(struct log_buffer *l)
 	if (l->file)
 		fclose(l->file);
 	l->file = NULL;
+	free(l->path);
+	l->path = NULL;
 	for (size_t i = 0; i < LOG_BUFFER_LINES; i++) {
 		free(l->ring[i].text);
 		l->ring[i].text = NULL;

@@ -13,6 +13,8 @@
 #include "base/log.h"
 
 #define LOG_BUFFER_LINES 2000
+/* A log file that reaches this size becomes FILE.1, in bytes. */
+#define LOG_FILE_MAX (16 * 1024 * 1024)
 
 struct log_entry {
 	int64_t time_ms; /* since 1970, UTC */
@@ -27,6 +29,8 @@ struct log_buffer {
 	struct log_entry ring[LOG_BUFFER_LINES];
 	uint64_t next; /* sequence number of the next line, from 0 */
 	FILE *file;    /* NULL: none */
+	char *path;
+	long file_size; /* bytes */
 	struct progress *progress;
 	struct control_server *control; /* NULL: nobody follows */
 };

@@ -233,7 +233,7 @@ class Engine:
         for name in names:
             while True:
                 got, serial, union, said, fds = self.receive()
-                if got == "STATUS" and name != "STATUS":
+                if got in ("STATUS", "NOTIFY") and name != got:
                     self.answer(got, serial)
                     continue
                 break
@@ -252,7 +252,7 @@ class Engine:
             if not select.select([self.broker], [], [], 0.05)[0]:
                 continue
             got, serial, _, _, _ = self.receive()
-            if got != "STATUS":
+            if got not in ("STATUS", "NOTIFY"):
                 raise AssertionError(f"unexpected {got}")
             self.answer(got, serial)
 
@@ -725,6 +725,36 @@ class TorvmdTest(unittest.TestCase):
             line = c.reply()["parameters"]["lines"][0]
         self.assertEqual(line["text"], "tor: Something odd")
         self.assertEqual(line["level"], "warning")
+
+    def test_chatty_guest_does_not_fill_the_log(self):
+        e = self.engine()
+        e.to_running()
+        for _ in range(100):
+            e.agent.write(*["tor 99 spam"] * 100)
+        wait_for(lambda: e.log().count("spam") >= 400)
+        self.assertEqual(e.client().status()["state"], "Running")
+        self.assertLessEqual(e.log().count("spam"), 600)
+
+    def test_log_file_is_turned_over(self):
+        where = tempfile.mkdtemp(prefix="torvmd-test.")
+        self.addCleanup(shutil.rmtree, where)
+        with open(f"{where}/torvm.log", "wb") as f:
+            f.truncate(16 * 1024 * 1024 - 100)
+        e = self.engine(config={"log": {"file": f"{where}/torvm.log"}})
+        e.to_start_vm()
+        wait_for(lambda: os.path.exists(f"{where}/torvm.log.1"))
+        wait_for(lambda: os.path.exists(f"{where}/torvm.log"))
+        e.vm_starts()
+        wait_for(lambda: "ConfigureTAP" in
+                 open(f"{where}/torvm.log", encoding="utf-8").read())
+
+    def test_service_manager_is_told_of_a_block(self):
+        e = self.engine()
+        e.to_running()
+        self.assertTrue(e.last[1].startswith(b"Running"))
+        e.vm_exits(9)
+        e.expect("REFUSE_TAP", "NOTIFY")
+        self.assertTrue(e.last[1].startswith(b"Blocked"))
 
     def test_introspection(self):
         e = self.engine()

@@ -73,7 +73,7 @@ static void on_output_line(void *userdata, const char *text)
 	struct vm_supervisor *vm = userdata;
 
 	str_copy(vm->output_tail, sizeof(vm->output_tail), text);
-	log_info("qemu: %s", text);
+	engine_log_guest(vm->engine, LOG_LEVEL_INFO, "qemu", text);
 }
 
 static void on_output_alloc(uv_handle_t *handle, size_t size, uv_buf_t *buf)
@@ -127,7 +127,8 @@ static void on_console_line(void *userdata, const char *text)
 
 	str_copy(vm->console_tail[vm->n_console++ % VM_CONSOLE_LINES],
 		 sizeof(vm->console_tail[0]), text);
-	log_debug("console: %s", text);
+	if (vm->engine->opt.verbose)
+		engine_log_guest(vm->engine, LOG_LEVEL_DEBUG, "console", text);
 }
 
 static void on_console_data(void *userdata, const char *data, size_t len)
