@@ -624,6 +624,7 @@ static void a_journal_of_another_boot_is_void(void **state)
 	assert_int_equal(broker_adopt(&t.b, NULL), 0);
 	assert_false(t.b.adopted);
 	assert_string_equal(fake_net.log, "");
+	assert_int_equal(journal_read(t.b.runtime_fd, &j, NULL), -ENOENT);
 	assert_int_equal(ask(BROKER_REQUEST_BLOCK), 0);
 	assert_true(journal_is_current(&t.b.journal));
 }

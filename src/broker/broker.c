@@ -32,6 +32,7 @@
 #include "broker/restore.h"
 
 #define KILL_TIMEOUT_MS 10000
+#define REPAIR_ROUNDS 4
 
 static bool is_up(const struct broker *b, uint32_t bits)
 {
@@ -630,13 +631,24 @@ static unsigned int repair(struct broker *b, unsigned int bits)
 
 void broker_network_changed(struct broker *b)
 {
-	unsigned int bits = net_watch_read(b->net, &b->journal.plan);
+	unsigned int bits = b->to_repair, round;
 
-	if (bits & NET_CHANGED_TAP && is_up(b, BROKER_UP_TAP))
-		tap_lost(b);
-	bits |= b->to_repair;
 	b->to_repair = 0;
-	b->to_repair |= repair(b, bits);
+	/* A repair makes the platform look at its watch, too; what it sees
+	 * meanwhile is only told when it is asked again. */
+	for (round = 0; round < REPAIR_ROUNDS; round++) {
+		unsigned int seen = net_watch_read(b->net, &b->journal.plan);
+
+		if (seen & NET_CHANGED_TAP && is_up(b, BROKER_UP_TAP))
+			tap_lost(b);
+		bits |= seen;
+		if (!bits)
+			return;
+		b->to_repair |= repair(b, bits);
+		bits = 0;
+	}
+	/* Somebody is at it without a pause: again in a moment. */
+	b->to_repair |= NET_CHANGED_LINKS;
 }
 
 static int adopt(struct broker *b, struct journal *old, struct error *e)
@@ -673,8 +685,9 @@ int broker_adopt(struct broker *b, struct error *e)
 
 	r = journal_read(b->runtime_fd, &old, &read_error);
 	if (r == 0 && !journal_is_current(&old)) {
-		log_info("A journal of another boot or network namespace is "
-			 "void and will be replaced");
+		log_info("Removed a journal of another boot or network "
+			 "namespace: what it tells of is not here");
+		journal_remove(b->runtime_fd);
 		r = -ENOENT;
 	}
 	if (r == -ENOENT && !net_firewall_present(b->net))

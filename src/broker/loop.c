@@ -299,7 +299,7 @@ static void read_signal(struct loop *l)
 	}
 }
 
-static void read_watch(struct loop *l)
+static void count_watch(struct loop *l)
 {
 	int64_t now = now_ms();
 
@@ -309,7 +309,6 @@ static void read_watch(struct loop *l)
 	}
 	if (++l->watch_count > WATCH_BURST)
 		l->watch_mute_ms = now + WATCH_BREATH_MS;
-	broker_network_changed(l->b);
 }
 
 static void check_deadlines(struct loop *l)
@@ -322,13 +321,10 @@ static void check_deadlines(struct loop *l)
 		l->engine_end_ms = NEVER;
 		kill_engine(l);
 	}
-	if (now >= l->repair_ms) {
-		l->repair_ms = NEVER;
-		broker_network_changed(l->b);
-	}
+	/* Waking up is enough: the loop looks after the network each time. */
 	if (!l->b->to_repair)
 		l->repair_ms = NEVER;
-	else if (l->repair_ms == NEVER)
+	else if (l->repair_ms == NEVER || now >= l->repair_ms)
 		l->repair_ms = now + REPAIR_RETRY_MS;
 	if (now >= l->stop_ms && !l->ended) {
 		log_warning("The engine did not finish stopping within %d s",
@@ -395,7 +391,7 @@ int loop_run(struct broker *b, int signal_fd)
 		if (p[VM].revents)
 			broker_vm_died(b);
 		if (p[WATCH].revents)
-			read_watch(&l);
+			count_watch(&l);
 		if (p[SIGNAL].revents)
 			read_signal(&l);
 		if (p[ENGINE].revents && l.engine_fd >= 0)
@@ -404,6 +400,10 @@ int loop_run(struct broker *b, int signal_fd)
 		if (!l.ended &&
 		    (l.engine_fd < 0 || !(p[ENGINE].revents & POLLIN)))
 			read_spawner(&l);
+		/* After anything: changing the firewall empties the watch's fd
+		 * into the platform, which would otherwise stay silent. */
+		if (!l.ended && !muted)
+			broker_network_changed(b);
 		if (!l.ended)
 			check_deadlines(&l);
 	}

@@ -14,7 +14,7 @@
  *   sandbox     capabilities and seccomp (sandbox.c); no way back
  *   loop        loop.c
  *   end         files removed if the network is open; else they stay for
- *               `torvm recover`
+ *               `torvm recover`. A start that failed leaves no trace
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -45,7 +45,8 @@
 #define DEFAULT_RUNTIME_DIR "/run/torvm"
 #define DEFAULT_STATE_DIR "/var/lib/torvm"
 
-/* In place of users that do not exist; reserved for that, see HACKING. */
+/* In place of users that do not exist: in the one range below 65536 that
+ * neither Debian nor systemd gives out (systemd.io/UIDS-GIDS). */
 #define FALLBACK_ENGINE_ID 61100
 #define FALLBACK_VM_ID 61101
 
@@ -67,6 +68,7 @@ struct setup {
 	char *state_path;
 	char *image_path;
 	bool own_runtime_dir; /* made by us, or by a dead controller */
+	bool made_state_dir;
 	int runtime_fd;
 	int vm_dir_fd;
 	struct lock lock;
@@ -222,7 +224,7 @@ static int open_dirs(struct setup *s, const struct options *o, struct error *e)
 	s->spawner.engine_fds[ENGINE_FD_VM_DIR] = s->vm_dir_fd;
 	s->spawner.engine_fds[ENGINE_FD_STATE_DIR] =
 		dirs_open(AT_FDCWD, s->state_path, engine->uid, engine->gid,
-			  0700, NULL, e);
+			  0700, &s->made_state_dir, e);
 	return s->spawner.engine_fds[ENGINE_FD_STATE_DIR] < 0 ? e->code : 0;
 }
 
@@ -473,7 +475,7 @@ int main(int argc, char **argv)
 			       .link = SPAWNER_NULL,
 			       .signal_fd = -1 };
 	struct error e = ERROR_NULL(e);
-	bool locked, open = true;
+	bool ours, open = true;
 	int code;
 
 	code = parse_options(argc, argv, &options);
@@ -491,7 +493,7 @@ int main(int argc, char **argv)
 	if (close_range(3, ~0U, 0) < 0)
 		log_debug("close_range: %s", strerror(errno));
 	code = prepare(&setup, &options, &e);
-	locked = setup.lock.file_fd >= 0;
+	ours = setup.lock.file_fd >= 0 || setup.own_runtime_dir;
 	if (code == 0)
 		code = serve(&setup, &open, &e);
 	if (e.code)
@@ -499,11 +501,14 @@ int main(int argc, char **argv)
 	closep(&setup.link.fd);
 	if (setup.spawner_pid > 0)
 		waitpid(setup.spawner_pid, NULL, 0);
-	if (open && locked) {
+	if (open && ours) {
 		restore_clean_dir(setup.runtime_fd);
 		if (setup.own_runtime_dir)
 			rmdir(setup.runtime_path);
 	}
+	/* Empty only if the engine never came to use it. */
+	if (setup.made_state_dir)
+		rmdir(setup.state_path);
 	lock_release(&setup.lock);
 	return code;
 }

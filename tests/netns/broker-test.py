@@ -709,6 +709,10 @@ class Test:
         refused(4, "cannot be opened", more=["--config", "/nowhere.json"])
         refused(2, "--accel", more=["--accel", "xen"])
         refused(2, "--confirm", more=["--confirm", "0"])
+        refused(5, "image folder", more=["--image-dir", "/nowhere"],
+                state=os.path.join(c.top, "new"))
+        left = set(os.listdir(c.top))
+        assert left == {"bin", "state", "link", "foreign", "shared", "read-only"}, left
         self.restored()
 
     def test_wrong_programs(self):
