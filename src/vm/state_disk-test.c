@@ -86,6 +86,23 @@ static void the_first_start_makes_one(void **state)
 	close(fd);
 }
 
+static void written_zeros_become_holes(void **state)
+{
+	static const char zeros[64 * 1024];
+	struct dir *d = *state;
+	struct stat st;
+	int fd;
+
+	for (off_t at = 2 * TEXT_AT; at < SIZE; at += (off_t)sizeof(zeros))
+		assert_int_equal(pwrite(d->pristine, zeros, sizeof(zeros), at),
+				 sizeof(zeros));
+	assert_int_equal(open_disk(d, &fd, NULL, NULL), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_true(st.st_blocks * 512 < SIZE / 4);
+	assert_content(fd, TEXT);
+	close(fd);
+}
+
 static void the_next_start_keeps_it(void **state)
 {
 	struct dir *d = *state;
@@ -193,6 +210,7 @@ int main(void)
 #define with(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		with(the_first_start_makes_one),
+		with(written_zeros_become_holes),
 		with(the_next_start_keeps_it),
 		with(two_vms_cannot_share_it),
 		with(a_truncated_disk_is_put_aside),

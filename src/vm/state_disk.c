@@ -44,6 +44,11 @@ static int derived_name(const struct disk *d, const char *suffix, char *ret,
 	return 0;
 }
 
+static bool is_zero(const char *p, size_t len)
+{
+	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
+}
+
 static int copy_range(int from, int to, off_t at, off_t end)
 {
 	char chunk[CHUNK];
@@ -56,6 +61,9 @@ static int copy_range(int from, int to, off_t at, off_t end)
 			return -1;
 		if (n == 0)
 			break;
+		/* An installed image may have lost its holes. */
+		if (is_zero(chunk, (size_t)n))
+			continue;
 		for (ssize_t i = 0; i < n; i += done) {
 			done = pwrite(to, chunk + i, (size_t)(n - i), at + i);
 			if (done < 0)
