@@ -252,7 +252,6 @@ int varlink_write_service_error(struct buffer *out, const char *name,
 	} known[] = {
 		{ VARLINK_ERROR_INTERFACE, "interface" },
 		{ VARLINK_ERROR_METHOD, "method" },
-		{ VARLINK_ERROR_UNIMPLEMENTED, "method" },
 		{ VARLINK_ERROR_PARAMETER, "parameter" },
 	};
 	json_t *parameters = NULL;

@@ -19,7 +19,6 @@
 /* Errors that every server may answer with; parameters in parentheses. */
 #define VARLINK_ERROR_INTERFACE "org.varlink.service.InterfaceNotFound"
 #define VARLINK_ERROR_METHOD "org.varlink.service.MethodNotFound"
-#define VARLINK_ERROR_UNIMPLEMENTED "org.varlink.service.MethodNotImplemented"
 #define VARLINK_ERROR_PARAMETER "org.varlink.service.InvalidParameter"
 #define VARLINK_ERROR_EXPECTED_MORE "org.varlink.service.ExpectedMore"
 

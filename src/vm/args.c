@@ -98,14 +98,6 @@ const char *vm_accel_name(enum vm_accel accel)
 	return accel_names[accel];
 }
 
-int vm_accel_from_name(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(accel_names); i++)
-		if (!strcmp(name, accel_names[i]))
-			return (int)i;
-	return -EINVAL;
-}
-
 struct list {
 	char *buf;
 	size_t size;

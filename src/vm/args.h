@@ -30,7 +30,6 @@ enum vm_accel {
 };
 
 const char *vm_accel_name(enum vm_accel accel); /* "kvm", "tcg" */
-int vm_accel_from_name(const char *name);       /* or -EINVAL */
 
 struct vm_args_input {
 	const char *qemu_path; /* absolute: argv[0] */
