@@ -84,8 +84,8 @@ void broker_vm_reaped(struct broker *b, int wait_status);
 /* The user asks to stop: the event. */
 void broker_stop(struct broker *b);
 
-/* Reads the network's watch and repairs; also to be called after a second as
- * long as to_repair is not 0. */
+/* Reads the network's watch and repairs. Cheap when nothing has happened: to be
+ * called after everything, and each second while to_repair is not 0. */
 void broker_network_changed(struct broker *b);
 
 /**
