@@ -61,7 +61,9 @@ class Lab:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}", name):
             raise LabError("--name: letters, digits and '-', at most 40")
         self.name = name
-        self.base = os.path.abspath(directory or DEFAULT_DIR)
+        # Real: the lab's init is found by its working folder as the kernel
+        # names it.
+        self.base = os.path.realpath(directory or DEFAULT_DIR)
         self.dir = os.path.join(self.base, name)
         self.log_dir = os.path.join(self.dir, "log")
         self._capture_dir = os.path.join(self.dir, "capture")
