@@ -14,7 +14,7 @@
 
 #define LOG_BUFFER_LINES 2000
 /* A log file that reaches this size becomes FILE.1, in bytes. */
-#define LOG_FILE_MAX (16 * 1024 * 1024)
+#define LOG_FILE_MAX (16L * 1024 * 1024)
 
 struct log_entry {
 	int64_t time_ms; /* since 1970, UTC */
