@@ -1,13 +1,16 @@
 """A guest under test: QEMU (TCG) with the built image, and the host's ends of
 its channels. Used by the guest-*-test.py scripts; Python's library only."""
 
+import ctypes
 import json
 import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -37,6 +40,15 @@ Log notice stdout
 DataDirectory {data}
 Sandbox 1
 """
+
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_parent():
+    """However the test ends, no VM is left behind."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class TestFailure(Exception):
@@ -113,7 +125,11 @@ class Guest:
         self.console = open(self._path("console"), "wb+")
         self.start = time.monotonic()
         self.process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=self.console, stderr=self.console
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=self.console,
+            stderr=self.console,
+            preexec_fn=_die_with_parent,
         )
 
     def _path(self, name):
@@ -267,6 +283,8 @@ def ask_tor(channel, command, timeout=30):
 
 def run(tests):
     """Runs functions; TAP on stdout. Returns the exit code."""
+    # A time-out of the test run: leave by the with blocks.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = 0
     print(f"1..{len(tests)}", flush=True)
     for number, test in enumerate(tests, 1):
