@@ -4,7 +4,7 @@ nothing changed, nothing in the image that could interpret commands, and no
 package or list believed that the archive did not sign.
 
 Needs build/guest/init/init, and Debian's mirror unless the packages are cached.
-TORVM_IMAGE_CACHE: the cache to start from (default: build/cache/image-amd64).
+TORVM_IMAGE_CACHE: the cache to start from (default: build-cache/image-amd64).
 """
 
 import functools
@@ -23,7 +23,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 BUILDER = os.path.join(TOP, "guest", "image", "build-image")
 INIT = os.path.join(TOP, "build", "guest", "init", "init")
 CACHE = os.environ.get(
-    "TORVM_IMAGE_CACHE", os.path.join(TOP, "build", "cache", "image-amd64")
+    "TORVM_IMAGE_CACHE", os.path.join(TOP, "build-cache", "image-amd64")
 )
 
 # Nothing listens there: with it, whoever uses the network fails.
