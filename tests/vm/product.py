@@ -112,6 +112,12 @@ class Product:
         expect(done.code == 0, "torvm up --wait: %s\n%s" % (done, self.log()))
         return done
 
+    def up_until_blocked(self):
+        """torvm up, which returns as soon as the block is in place."""
+        done = self.run(TORVM, "up", *self.options(), timeout=60)
+        expect(done.code == 0, "torvm up: %s" % done)
+        expect(self.status()["blocked"], "torvm up returned without a block")
+
     def headless(self, *more, options=None, env=None, **kwargs):
         """torvm --headless in the foreground: a Popen. SIGTERM reaches it."""
         kwargs.setdefault("stdin", subprocess.DEVNULL)
