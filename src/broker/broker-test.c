@@ -667,6 +667,9 @@ static void an_engines_end_is_judged(void **state)
 	b.adopted = true;
 	assert_int_equal(supervise_engine_end(&b, EXITED(4), &code),
 			 SUPERVISE_EXIT);
+	/* A client's stop, which the broker hears of by the code alone. */
+	assert_int_equal(supervise_engine_end(&b, EXITED(0), &code),
+			 SUPERVISE_RESTORE);
 	b.stopping = true;
 	assert_int_equal(supervise_engine_end(&b, EXITED(0), &code),
 			 SUPERVISE_RESTORE);

@@ -20,7 +20,10 @@ enum supervise_action supervise_engine_end(const struct broker *b,
 			*ret_exit_code = EXIT_CODE_OK;
 		return SUPERVISE_EXIT;
 	}
-	if (b->stopping && (b->blocked || b->adopted))
+	/* Before BLOCK an engine ends with OK only if a client asked it to
+	 * stop. */
+	if ((b->stopping || (!b->blocked && *ret_exit_code == EXIT_CODE_OK)) &&
+	    (b->blocked || b->adopted))
 		return SUPERVISE_RESTORE;
 	if (b->blocked)
 		return SUPERVISE_RESTART;

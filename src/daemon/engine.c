@@ -540,12 +540,14 @@ static void on_first_status(struct engine *e,
 		engine_feed(e, LIFECYCLE_EVENT_CHECKS_FAILED);
 		return;
 	}
-	if (!(up & BROKER_UP_FIREWALL)) {
+	e->block_up = up & BROKER_UP_FIREWALL;
+	if (!e->opt.resume || !e->block_up) {
+		/* A block may be up already, taken over by the broker from a
+		 * controller that died: BLOCK completes it. */
 		engine_feed(e, LIFECYCLE_EVENT_START);
 	} else {
 		log_notice("An earlier engine ended; the kill switch stayed "
 			   "up.");
-		e->block_up = true;
 		e->tap_present = up & BROKER_UP_TAP;
 		e->refused_packets = reply->u.status.refused_packets;
 		if (up & BROKER_UP_VM)

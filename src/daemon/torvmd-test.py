@@ -648,6 +648,12 @@ class TorvmdTest(unittest.TestCase):
         e.vm_exits()
         self.finish(e)
 
+    def test_block_of_a_dead_controller_is_completed(self):
+        e = self.engine(up=UP_FIREWALL)
+        e.expect("STATUS")
+        wait_for(lambda: e.client().status()["blocked"])
+        e.expect("PRECHECK", "BLOCK", "CREATE_TAP")
+
     def test_resumed_engine_without_vm_starts_one(self):
         e = self.engine("--resume", up=UP_FIREWALL | UP_TAP)
         e.expect("STATUS")
