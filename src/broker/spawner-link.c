@@ -117,7 +117,7 @@ int spawner_next_exit(struct spawner *s, int child, int timeout_ms,
 {
 	int64_t deadline_ms = now_ms() + timeout_ms;
 	unsigned int i;
-	int fd, r;
+	int fd = -1, r;
 
 	for (i = 0; i < s->n_pending; i++) {
 		if (child >= 0 && s->pending[i].child != (uint32_t)child)

@@ -516,6 +516,12 @@ static int dup_rewound(int fd)
 	return fcntl(fd, F_DUPFD_CLOEXEC, 10);
 }
 
+/* Where START_VM carries what becomes QEMU's fd `n`, enum vm_fd. */
+static int *start_fd(int *fds, int n)
+{
+	return &fds[1 + n - VM_FD_FROM_ENGINE];
+}
+
 /* Fills what START_VM carries: the argument vector, then VM_FD_FROM_ENGINE and
  * on. @ret_output: our end of QEMU's output. */
 static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
@@ -528,7 +534,6 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 		.vm_ip = cfg->network.vm_ip,
 	};
 	_cleanup_free_ char *config = NULL, *torrc = NULL;
-	int *from_engine = fds + 1 - VM_FD_FROM_ENGINE;
 	int output[2];
 	int ret;
 
@@ -546,11 +551,11 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 	ret = fds[0] = argv_memfd(vm, e);
 	if (ret < 0)
 		return ret;
-	ret = from_engine[VM_FD_CONFIG] =
+	ret = *start_fd(fds, VM_FD_CONFIG) =
 		guestconfig_memfd("torvm-config", config, e);
 	if (ret < 0)
 		return ret;
-	ret = from_engine[VM_FD_TORRC] =
+	ret = *start_fd(fds, VM_FD_TORRC) =
 		guestconfig_memfd("torvm-torrc", torrc, e);
 	if (ret < 0)
 		return ret;
@@ -558,14 +563,14 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 		return error_set(e, -errno, "a pipe for QEMU: %s",
 				 strerror(errno));
 	*ret_output = output[0];
-	from_engine[VM_FD_OUTPUT] = output[1];
-	from_engine[VM_FD_KERNEL] =
+	*start_fd(fds, VM_FD_OUTPUT) = output[1];
+	*start_fd(fds, VM_FD_KERNEL) =
 		dup_rewound(vm->image.fd[IMAGE_FILE_KERNEL]);
-	from_engine[VM_FD_INITRD] =
+	*start_fd(fds, VM_FD_INITRD) =
 		dup_rewound(vm->image.fd[IMAGE_FILE_INITRD]);
-	from_engine[VM_FD_STATE_DISK] = dup_rewound(vm->disk_fd);
+	*start_fd(fds, VM_FD_STATE_DISK) = dup_rewound(vm->disk_fd);
 	for (int i = VM_FD_FROM_ENGINE; i < VM_FD_COUNT; i++)
-		if (from_engine[i] < 0)
+		if (*start_fd(fds, i) < 0)
 			return error_set(e, -EMFILE,
 					 "no descriptor for the VM: %s",
 					 strerror(errno));

@@ -12,6 +12,7 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, "tests", "lab"))
 
+from errors import LabError  # noqa: E402, F401
 from labapi import Lab  # noqa: E402
 
 TORVM = os.path.join(TOP, "build", "torvm")

@@ -17,8 +17,8 @@
 #define NFT_TABLE_F_PERSIST 0x4
 #endif
 
-#define NFT_BATCH_SIZE (192UL * 1024) /* bytes; less than SO_SNDBUF's default \
-				       */
+/* Bytes; less than SO_SNDBUF's default. */
+#define NFT_BATCH_SIZE (192UL * 1024)
 #define NFT_BATCH_MESSAGES 512
 
 struct nftnl_rule;
