@@ -11,13 +11,14 @@ _torvm_options() {
 		[ "$1" != log ] || echo '--follow'
 		[ "$1" != status ] || echo '--json --watch'
 		;;
+	lockdown) echo '--runtime-dir --yes --json --help' ;;
 	doctor) echo '--config --runtime-dir --image-dir --json --help' ;;
 	*) echo '--help' ;;
 	esac
 }
 
 _torvm() {
-	local commands='up down status log confirm recover doctor config version
+	local commands='up down status log confirm lockdown recover doctor config version
 		help'
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command='' i words='' before=0
@@ -71,6 +72,8 @@ _torvm() {
 			words=$commands
 		elif [[ $command == config && $before == 0 ]]; then
 			words='check default'
+		elif [[ $command == lockdown && $before == 0 ]]; then
+			words='on off status'
 		elif [[ $command == config && $prev == check ]]; then
 			compopt -o filenames 2>/dev/null
 			mapfile -t COMPREPLY < <(compgen -f -- "$cur")

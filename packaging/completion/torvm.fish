@@ -1,6 +1,6 @@
 # fish completion for torvm(1)
 
-set -l commands up down status log confirm recover doctor config version help
+set -l commands up down status log confirm lockdown recover doctor config version help
 set -l first "not __fish_seen_subcommand_from $commands"
 set -l start "$first; or __fish_seen_subcommand_from up"
 
@@ -10,6 +10,7 @@ complete -c torvm -n "$first" -a down -d 'End the protection and restore the net
 complete -c torvm -n "$first" -a status -d 'Show what is going on'
 complete -c torvm -n "$first" -a log -d 'Show the controller\'s log'
 complete -c torvm -n "$first" -a confirm -d 'Keep a protection started with --confirm'
+complete -c torvm -n "$first" -a lockdown -d 'Block everything while TorVM is down'
 complete -c torvm -n "$first" -a recover -d 'Restore the network after a crash'
 complete -c torvm -n "$first" -a doctor -d 'Find what is missing on this computer'
 complete -c torvm -n "$first" -a config -d 'Check or print a configuration'
@@ -26,14 +27,15 @@ complete -c torvm -n "$start" -s v -l verbose -d 'Log what helps to find a fault
 complete -c torvm -n "not __fish_seen_subcommand_from config version help" -l runtime-dir -x -a '(__fish_complete_directories)' -d 'Sockets and journal'
 complete -c torvm -n "$start" -l state-dir -x -a '(__fish_complete_directories)' -d 'Tor\'s state'
 complete -c torvm -n "$start; or __fish_seen_subcommand_from doctor" -l image-dir -x -a '(__fish_complete_directories)' -d 'The virtual machine\'s image'
-complete -c torvm -n "$start" -s y -l yes -d 'Start although this is a remote session'
+complete -c torvm -n "$start; or __fish_seen_subcommand_from lockdown" -s y -l yes -d 'Start although this is a remote session'
 complete -c torvm -n "$start" -l confirm -x -a '60 120 300' -d 'End it unless "torvm confirm" follows'
 
 complete -c torvm -n '__fish_seen_subcommand_from up' -s w -l wait -d 'Return when Tor is connected'
 complete -c torvm -n '__fish_seen_subcommand_from up' -s t -l timeout -x -a '60 120 300' -d 'How long --wait waits'
-complete -c torvm -n '__fish_seen_subcommand_from status doctor' -s j -l json -d 'Print JSON'
+complete -c torvm -n '__fish_seen_subcommand_from status lockdown doctor' -s j -l json -d 'Print JSON'
 complete -c torvm -n '__fish_seen_subcommand_from status' -s w -l watch -d 'Print each change'
 complete -c torvm -n '__fish_seen_subcommand_from log' -s f -l follow -d 'Print each new line'
+complete -c torvm -n '__fish_seen_subcommand_from lockdown; and not __fish_seen_subcommand_from on off' -a 'on off status'
 complete -c torvm -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check default' -a 'check default'
 complete -c torvm -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -F
 complete -c torvm -n '__fish_seen_subcommand_from help' -a "$commands"

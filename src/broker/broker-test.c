@@ -21,6 +21,7 @@
 
 #include "base/log.h"
 #include "broker/broker.h"
+#include "broker/lockdown.h"
 #include "broker/restore.h"
 #include "broker/supervise.h"
 #include "platform/fake/fake.h"
@@ -603,6 +604,53 @@ static void leftovers_without_a_journal_are_adopted_too(void **state)
 	assert_false(fake_net.firewall);
 }
 
+static void lockdown_is_where_a_start_begins_and_ends(void **state)
+{
+	struct journal j;
+
+	fake_net.firewall = true;
+	fake_net.mode = NET_FIREWALL_LOCKDOWN;
+	assert_int_equal(broker_adopt(&t.b, NULL), 0);
+	assert_false(t.b.adopted);
+	assert_string_equal(fake_net.log, "");
+	/* To the engine it is a start like any other. */
+	assert_int_equal(ask(BROKER_REQUEST_STATUS), 0);
+	assert_int_equal(last_reply.u.status.up, BROKER_UP_LOCKDOWN);
+	start_all();
+	assert_int_equal(ask(BROKER_REQUEST_UNBLOCK), 0);
+	assert_int_equal(fake_net.violations, 0);
+	assert_null(strstr(fake_net.log, "firewall_remove"));
+	assert_true(fake_net.firewall);
+	assert_int_equal(fake_net.mode, NET_FIREWALL_LOCKDOWN);
+	assert_false(fake_net.rules || fake_net.tap || fake_net.dns);
+	assert_int_equal(journal_read(t.b.runtime_fd, &j, NULL), -ENOENT);
+	assert_int_equal(lockdown_flag_remove(t.b.runtime_fd), 0);
+	assert_int_equal(fake_spawner.vm, 0);
+}
+
+static void a_start_that_fails_leaves_lockdown(void **state)
+{
+	fake_net.firewall = true;
+	fake_net.mode = NET_FIREWALL_LOCKDOWN;
+	assert_int_equal(broker_adopt(&t.b, NULL), 0);
+	fake_net.fail_at = 1;
+	assert_int_equal(ask(BROKER_REQUEST_BLOCK), -EIO);
+	assert_true(fake_net.firewall);
+	assert_null(strstr(fake_net.log, "firewall_remove"));
+	assert_int_equal(lockdown_flag_remove(t.b.runtime_fd), 0);
+}
+
+static void lockdown_turned_off_meanwhile_opens(void **state)
+{
+	fake_net.firewall = true;
+	fake_net.mode = NET_FIREWALL_LOCKDOWN;
+	assert_int_equal(broker_adopt(&t.b, NULL), 0);
+	start_all();
+	assert_int_equal(lockdown_flag_remove(t.b.runtime_fd), 0);
+	assert_int_equal(ask(BROKER_REQUEST_UNBLOCK), 0);
+	assert_clean();
+}
+
 static void a_clean_host_is_not_adopted(void **state)
 {
 	assert_int_equal(broker_adopt(&t.b, NULL), 0);
@@ -741,6 +789,9 @@ int main(void)
 		T(a_failed_first_block_changes_nothing),
 		T(leftovers_are_adopted_without_an_open_moment),
 		T(leftovers_without_a_journal_are_adopted_too),
+		T(lockdown_is_where_a_start_begins_and_ends),
+		T(a_start_that_fails_leaves_lockdown),
+		T(lockdown_turned_off_meanwhile_opens),
 		T(a_clean_host_is_not_adopted),
 		T(a_journal_of_another_boot_is_void),
 		cmocka_unit_test(another_process_with_the_old_pid_lives),

@@ -29,6 +29,7 @@
 #include "base/log.h"
 #include "broker/channel.h"
 #include "broker/listeners.h"
+#include "broker/lockdown.h"
 #include "broker/restore.h"
 
 #define KILL_TIMEOUT_MS 10000
@@ -196,7 +197,7 @@ static int do_precheck(struct broker *b, const struct request *q,
 
 static int do_block(struct broker *b, const struct request *q, struct error *e)
 {
-	uint32_t had = b->up;
+	bool had = b->up || b->under_lockdown;
 	int r;
 
 	if (b->blocked && is_up(b, BROKER_UP_FIREWALL) &&
@@ -455,8 +456,11 @@ int broker_restore(struct broker *b, struct error *e)
 	r = kill_vm(b, e);
 	if (r < 0)
 		return r;
-	r = restore_network(b->net, b->runtime_fd, &b->journal, false, log_step,
-			    NULL, e);
+	r = restore_network(b->net, b->runtime_fd, &b->journal,
+			    lockdown_flag_present(b->runtime_fd)
+				    ? RESTORE_TO_LOCKDOWN
+				    : RESTORE_TO_OPEN,
+			    log_step, NULL, e);
 	b->up &= b->journal.up;
 	if (!(b->journal.up & BROKER_UP_TAP))
 		b->up &= ~(uint32_t)BROKER_UP_TAP_CONFIGURED;
@@ -484,6 +488,8 @@ static int do_unblock(struct broker *b, const struct request *q,
 static int do_status(struct broker *b, const struct request *q, struct error *e)
 {
 	q->reply->u.status.up = b->up;
+	if (lockdown_flag_present(b->runtime_fd))
+		q->reply->u.status.up |= BROKER_UP_LOCKDOWN;
 	q->reply->u.status.vm_pid = is_up(b, BROKER_UP_VM) ? b->vm_pid : 0;
 	q->reply->u.status.refused_packets =
 		is_up(b, BROKER_UP_FIREWALL) ? net_firewall_refused(b->net) : 0;
@@ -666,8 +672,8 @@ static int adopt(struct broker *b, struct journal *old, struct error *e)
 		log_info("Killed the VM of the earlier controller (pid %d)",
 			 old->vm_pid);
 	if (r >= 0)
-		r = restore_network(b->net, b->runtime_fd, old, true, log_step,
-				    NULL, e);
+		r = restore_network(b->net, b->runtime_fd, old,
+				    RESTORE_TO_CONTROLLER, log_step, NULL, e);
 	if (r < 0)
 		return r;
 	b->journal.up = BROKER_UP_FIREWALL;
@@ -675,6 +681,23 @@ static int adopt(struct broker *b, struct journal *old, struct error *e)
 	memcpy(b->journal.sysctls, old->sysctls, sizeof(old->sysctls));
 	b->adopted = true;
 	return journal_write(b->runtime_fd, &b->journal, e);
+}
+
+/* The block of lockdown is what we start from and what we end with: BLOCK puts
+ * ours in its place, in one step, as for any change of mode. */
+static int start_under_lockdown(struct broker *b, struct error *e)
+{
+	/* The one it was turned on with may have been another directory. */
+	int r = lockdown_flag_set(b->runtime_fd);
+
+	if (r < 0)
+		return error_set(e, r,
+				 "lockdown is on, and that cannot be noted in "
+				 "the runtime directory: %s",
+				 strerror(-r));
+	b->under_lockdown = true;
+	log_notice("Starting under lockdown: nothing leaves meanwhile");
+	return 0;
 }
 
 int broker_adopt(struct broker *b, struct error *e)
@@ -692,6 +715,8 @@ int broker_adopt(struct broker *b, struct error *e)
 	}
 	if (r == -ENOENT && !net_firewall_present(b->net))
 		return 0;
+	if (r == -ENOENT && net_firewall_is_lockdown(b->net))
+		return start_under_lockdown(b, e);
 	if (r < 0) {
 		if (r != -ENOENT)
 			log_warning("%s; going by TorVM's own names",

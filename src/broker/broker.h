@@ -38,11 +38,12 @@ struct broker {
 	unsigned int to_repair;
 	unsigned int failed_repairs; /* those that were complained about */
 
-	bool adopted;   /* the block of a dead controller is up */
-	bool blocked;   /* an engine has asked for BLOCK */
-	bool unblocked; /* the network is as it was found */
-	bool blemished; /* but something could not be put back */
-	bool stopping;  /* the user has asked to stop */
+	bool adopted;        /* the block of a dead controller is up */
+	bool under_lockdown; /* lockdown's was when we began */
+	bool blocked;        /* an engine has asked for BLOCK */
+	bool unblocked;      /* the network is as it was found */
+	bool blemished;      /* but something could not be put back */
+	bool stopping;       /* the user has asked to stop */
 };
 
 #define BROKER_NULL \
@@ -55,6 +56,7 @@ struct broker {
  * network namespace or a firewall table of ours is there: our own block
  * replaces the old one, the old VM is killed, TAP, DNS, sysctls and rules are
  * put back; the block stays, under a fresh journal. There is no open moment.
+ * The block of lockdown stays as it is until BLOCK replaces it.
  *
  * Return: 0, also if nothing was left; or a negative errno with a sentence:
  * what was there is still there.

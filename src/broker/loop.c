@@ -256,10 +256,11 @@ static void read_spawner(struct loop *l)
 		if (r < 0) {
 			log_error("The spawner was killed, and engine and VM "
 				  "with it. %s",
-				  l->b->up ? "The network stays blocked; start "
-					     "TorVM again, or `torvm recover` "
-					     "opens the network"
-					   : "The network is open");
+				  l->b->up || l->b->under_lockdown
+					  ? "The network stays blocked; start "
+					    "TorVM again, or `torvm recover` "
+					    "opens the network"
+					  : "The network is open");
 			end(l, EXIT_CODE_FAILED);
 		} else if (m.child == SPAWNER_CHILD_VM) {
 			broker_vm_reaped(l->b, m.wait_status);

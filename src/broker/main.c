@@ -67,7 +67,8 @@ struct setup {
 	char *runtime_path;
 	char *state_path;
 	char *image_path;
-	bool own_runtime_dir; /* made by us, or by a dead controller */
+	/* Made by us, by a dead controller, or by lockdown. */
+	bool own_runtime_dir;
 	bool made_state_dir;
 	int runtime_fd;
 	int vm_dir_fd;
@@ -458,7 +459,8 @@ static int serve(struct setup *s, bool *ret_open, struct error *e)
 		*ret_open = !net_firewall_present(net);
 		return EXIT_CODE_FAILED;
 	}
-	s->own_runtime_dir = s->own_runtime_dir || b.adopted;
+	s->own_runtime_dir =
+		s->own_runtime_dir || b.adopted || b.under_lockdown;
 	code = loop_run(&b, s->signal_fd);
 	*ret_open = b.unblocked || (!b.blocked && !b.adopted);
 	broker_deinit(&b);

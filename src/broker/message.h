@@ -101,6 +101,8 @@ enum {
 	BROKER_UP_TAP_CONFIGURED = 1 << 3,
 	BROKER_UP_DNS = 1 << 4,
 	BROKER_UP_VM = 1 << 5,
+	/* Not in the kernel: the user wants the block to stay after us. */
+	BROKER_UP_LOCKDOWN = 1 << 6,
 };
 
 struct broker_net {

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "broker/lock.h"
+#include "broker/lockdown.h"
 
 struct recovery {
 	restore_report_fn report;
@@ -77,7 +78,7 @@ int recover_run(const char *runtime_dir, restore_report_fn report,
 	_cleanup_(lock_release) struct lock lock = LOCK_NULL;
 	_cleanup_(net_closep) struct net *net = NULL;
 	_cleanup_close_ int dir_fd = -1;
-	bool by_journal, there;
+	bool by_journal, there, lockdown;
 	struct journal j;
 	int r;
 
@@ -95,6 +96,17 @@ int recover_run(const char *runtime_dir, restore_report_fn report,
 	if (r < 0)
 		return r;
 
+	lockdown = net_firewall_is_lockdown(net) ||
+		   (dir_fd >= 0 && lockdown_flag_present(dir_fd));
+	if (dir_fd >= 0)
+		r = lockdown_flag_remove(dir_fd);
+	if (r < 0)
+		return error_set(e, r,
+				 "lockdown cannot be turned off in %s (%s); "
+				 "nothing was changed",
+				 runtime_dir, strerror(-r));
+	if (lockdown)
+		count_report(&recovery, "Turned lockdown off");
 	by_journal = read_journal(dir_fd, &j, &recovery) == 1;
 	if (!by_journal)
 		restore_assume(&j);
@@ -105,7 +117,7 @@ int recover_run(const char *runtime_dir, restore_report_fn report,
 		return r;
 	if (r > 0)
 		count_report(&recovery, "Killed the VM that was left");
-	r = restore_network(net, dir_fd, &j, false,
+	r = restore_network(net, dir_fd, &j, RESTORE_TO_OPEN,
 			    there ? count_report : say_nothing, &recovery, e);
 	if (r >= 0 && dir_fd >= 0)
 		restore_clean_dir(dir_fd);

@@ -1,6 +1,5 @@
 #include "broker/restore.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -12,6 +11,7 @@
 
 #include "broker/listeners.h"
 #include "broker/lock.h"
+#include "broker/lockdown.h"
 #include "broker/spawner.h"
 
 #define KILL_TIMEOUT_MS 10000
@@ -77,7 +77,7 @@ static void restore_sysctls(struct net *net, struct journal *j,
 }
 
 int restore_network(struct net *net, int dir_fd, struct journal *j,
-		    bool keep_block, restore_report_fn fn, void *userdata,
+		    enum restore_end end, restore_report_fn fn, void *userdata,
 		    struct error *e)
 {
 	struct reporter report = { .fn = fn, .userdata = userdata };
@@ -110,9 +110,16 @@ int restore_network(struct net *net, int dir_fd, struct journal *j,
 		j->up &= ~(uint32_t)BROKER_UP_RULES;
 		say(&report, "Removed the routing rules");
 	}
-	if (keep_block)
+	if (end == RESTORE_TO_CONTROLLER)
 		return RESTORE_DONE;
-	if (j->up & BROKER_UP_FIREWALL) {
+	if (end == RESTORE_TO_LOCKDOWN) {
+		r = net_firewall_set(net, &j->plan, NET_FIREWALL_LOCKDOWN, e);
+		if (r < 0)
+			return r;
+		j->up &= ~(uint32_t)BROKER_UP_FIREWALL;
+		say(&report, "Lockdown is on: traffic stays blocked; \"torvm "
+			     "lockdown off\" opens the network");
+	} else if (j->up & BROKER_UP_FIREWALL) {
 		r = net_firewall_remove(net, e);
 		if (r < 0)
 			return r;
@@ -125,8 +132,10 @@ int restore_network(struct net *net, int dir_fd, struct journal *j,
 	if (j->n_sysctls > 0) {
 		journal_write(dir_fd, j, NULL);
 		error_set(e, blemish.code,
-			  "the network is open again, but %s; when that is "
-			  "mended: torvm recover",
+			  "the network is %s, but %s; when that is mended: "
+			  "torvm recover",
+			  end == RESTORE_TO_LOCKDOWN ? "under lockdown"
+						     : "open again",
 			  blemish.text);
 		return RESTORE_BLEMISHED;
 	}
@@ -156,12 +165,10 @@ void restore_clean_dir(int dir_fd)
 void restore_assume(struct journal *ret)
 {
 	*ret = (struct journal){
-		.plan = { .tap_name = "torvm0" },
+		.plan = lockdown_plan(),
 		.up = BROKER_UP_FIREWALL | BROKER_UP_RULES | BROKER_UP_TAP |
 		      BROKER_UP_DNS,
 	};
-	inet_pton(AF_INET, "10.10.10.2", &ret->plan.host_ip);
-	inet_pton(AF_INET, "10.10.10.1", &ret->plan.vm_ip);
 }
 
 int restore_kill_vm(pid_t pid, uint64_t started, struct error *e)

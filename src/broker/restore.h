@@ -15,11 +15,17 @@ enum {
 	RESTORE_BLEMISHED = 1,
 };
 
+enum restore_end {
+	RESTORE_TO_OPEN,
+	RESTORE_TO_LOCKDOWN,   /* the block stays, marked as lockdown's */
+	RESTORE_TO_CONTROLLER, /* firewall and journal stay for the next one */
+};
+
 /**
  * restore_network() - Bring the network back to how it was found
  * @dir_fd:	The runtime directory, whose journal is removed at the end
  * @j:		What is up; bits are taken away as it goes down
- * @keep_block:	Firewall and journal stay
+ * @end:		What becomes of the firewall
  *
  * No VM runs any more. Order: sockets bound to the TAP's address, TAP, DNS,
  * sysctls, policy rules, firewall. If TAP or rules cannot be removed, it ends
@@ -29,8 +35,8 @@ enum {
  * negative errno with a sentence: the block is still up.
  */
 int restore_network(struct net *net, int dir_fd, struct journal *j,
-		    bool keep_block, restore_report_fn report, void *userdata,
-		    struct error *e);
+		    enum restore_end end, restore_report_fn report,
+		    void *userdata, struct error *e);
 
 /* What the runtime directory holds besides journal and lock. */
 #define RUNTIME_CONTROL_SOCKET "control.sock"

@@ -29,12 +29,12 @@ if ROOT and "--in-namespace" not in sys.argv:
 if ROOT:
     sys.argv.remove("--in-namespace")
 TORVM = os.path.abspath(sys.argv.pop(1))
-KEYS = {"state", "since", "blocked", "bootstrap", "accel", "vm", "tor",
+KEYS = {"state", "since", "blocked", "lockdown", "bootstrap", "accel", "vm", "tor",
         "last_error", "confirm_left", "refused", "stages", "version"}
 
 
 def status(state, percent=0, **more):
-    s = {"state": state, "since": "2026-01-02T03:04:05Z", "blocked": True,
+    s = {"state": state, "since": "2026-01-02T03:04:05Z", "blocked": True, "lockdown": False,
          "bootstrap": {"percent": percent, "tag": "tag", "summary": "words"},
          "vm": {"pid": 4242, "uptime": 61}, "accel": "tcg",
          "tor": {"version": "0.4.9.1", "circuit_established": False},
@@ -241,6 +241,28 @@ class Clients(Base):
         self.assertIn("torvm recover", s["last_error"])
         self.assertIn("torvm recover", self.here("status").stdout)
 
+    def test_lockdown_without_a_controller(self):
+        open(os.path.join(self.run_dir, "lockdown"), "w").close()
+        r = self.here("status", "--json")
+        s = json.loads(r.stdout)
+        self.assertEqual(r.returncode, 3)
+        self.assertEqual((s["state"], s["blocked"], s["lockdown"], s["last_error"]),
+                         ("Stopped", True, True, None))
+        r = self.here("status")
+        self.assertIn("is blocked (lockdown)", r.stdout)
+        r = self.here("down")
+        self.assertEqual(r.returncode, 0)
+        self.assertIn("torvm lockdown off", r.stdout)
+        r = self.here("lockdown", "status", "--json")
+        self.assertEqual(r.returncode, 0)
+        self.assertIs(json.loads(r.stdout)["lockdown"], True)
+        os.unlink(os.path.join(self.run_dir, "lockdown"))
+        r = self.here("lockdown", "status")
+        self.assertEqual(r.returncode, 3)
+        self.assertIn("off", r.stdout)
+        r = self.here("lockdown", "onn")
+        self.assertEqual(r.returncode, 2)
+
     def test_status_of_a_controller(self):
         self.controller(GetStatus=[{"status": status("Running", 100)}])
         r = self.here("status", "--json")
@@ -404,7 +426,7 @@ SERVE = """
 run = sys.argv[sys.argv.index('--runtime-dir') + 1]
 def status(state, percent=0, blocked=True, **more):
     s = {'state': state, 'since': '2026-01-02T03:04:05Z', 'blocked': blocked,
-         'bootstrap': {'percent': percent, 'tag': 't', 'summary': 'words'},
+         'lockdown': False, 'bootstrap': {'percent': percent, 'tag': 't', 'summary': 'words'},
          'vm': {}, 'tor': {'circuit_established': False}, 'refused': 0,
          'stages': {}, 'version': '0.1.0'}
     s.update(more)

@@ -11,6 +11,8 @@
 /* The configuration without --config, if it exists. */
 #define CLI_CONFIG_FILE "/etc/torvm/torvm.json"
 
+#define CLI_LOCKDOWN_UNIT "torvm-lockdown.service"
+
 /* Seconds `torvm up --wait` waits unless told otherwise. */
 #define CLI_WAIT_S 300
 /* The longest --confirm and --timeout. */
@@ -146,6 +148,20 @@ bool cli_session_is_remote(void);
  * its firewall tables in this network namespace. */
 bool cli_leftovers(const char *runtime_dir);
 
+/* Whether lockdown is on: by its file, or, for root, by the block in this
+ * network namespace. */
+bool cli_lockdown(const char *runtime_dir);
+
+/**
+ * cli_lockdown_at_boot() - Whether the block is put up at each boot
+ *
+ * Return: 1, 0, or -1: the unit is not installed, or there is no systemd.
+ */
+int cli_lockdown_at_boot(void);
+
+/* Enables or disables that. Return: whether systemctl(1) succeeded. */
+bool cli_lockdown_set_boot(bool on);
+
 /* Commands. */
 int cli_headless(const struct cli_args *args);
 int cli_up(const struct cli_args *args);
@@ -153,6 +169,7 @@ int cli_down(const struct cli_args *args);
 int cli_confirm(const struct cli_args *args);
 int cli_status(const struct cli_args *args);
 int cli_log(const struct cli_args *args);
+int cli_lockdown_command(const struct cli_args *args);
 int cli_recover(const struct cli_args *args);
 int cli_doctor(const struct cli_args *args);
 int cli_config(const struct cli_args *args);

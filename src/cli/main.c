@@ -84,11 +84,29 @@ const struct cli_command cli_commands[] = {
 	  "  3  no controller runs\n"
 	  "  6  root or group torvm is needed\n",
 	  "  torvm confirm\n" },
+	{ "lockdown", "on | off | status",
+	  "block everything while TorVM is down",
+	  CLI_BIT(RUNTIME_DIR) | CLI_BIT(YES) | CLI_BIT(JSON), 1, 1,
+	  cli_lockdown_command,
+	  "on keeps the block in place whenever TorVM does not run: now, after\n"
+	  "\"torvm down\", and from the start of each boot where the service\n"
+	  "torvm-lockdown.service is installed. \"torvm up\" replaces the block by\n"
+	  "its own without an open moment. off ends that; \"torvm recover\" does,\n"
+	  "too. status prints whether it is on, --json as one object.\n",
+	  "  0  done; status: it is on\n"
+	  "  1  it failed; the message says at what\n"
+	  "  2  wrong usage, or a remote session without --yes\n"
+	  "  3  status: it is off\n"
+	  "  6  root is needed\n"
+	  "  8  off: a dead controller left something behind: torvm recover\n",
+	  "  torvm lockdown on\n"
+	  "  torvm lockdown status --json\n" },
 	{ "recover", "", "restore the network after a crash",
 	  CLI_BIT(RUNTIME_DIR), 0, 0, cli_recover,
 	  "Removes what a controller that was killed left in the kernel: firewall\n"
 	  "tables, policy rules, the network interface, DNS settings. Needed only\n"
-	  "if \"torvm up\" is not wanted, which takes over without an open moment.\n",
+	  "if \"torvm up\" is not wanted, which takes over without an open moment.\n"
+	  "Turns lockdown off, too, now and at boot.\n",
 	  "  0  the network is as it was, also if nothing was left\n"
 	  "  6  root is needed\n"
 	  "  7  a controller runs: torvm down\n"

@@ -1,6 +1,7 @@
 #include "broker/recover.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "cli/cli.h"
 
@@ -20,6 +21,13 @@ int cli_recover(const struct cli_args *args)
 				"root is needed to change the network; run it "
 				"again with sudo");
 	r = recover_run(cli_runtime_dir(args), on_report, NULL, &e);
+	/* Else the next boot would close the network again. */
+	if (r >= 0 && !strcmp(cli_runtime_dir(args), CLIENT_RUNTIME_DIR) &&
+	    cli_lockdown_at_boot() == 1)
+		puts(cli_lockdown_set_boot(false)
+			     ? "Turned lockdown at boot off"
+			     : "Lockdown is still on at the next boot; turn it "
+			       "off: systemctl disable " CLI_LOCKDOWN_UNIT);
 	if (r == RESTORE_DONE) {
 		puts("The network is as it was before TorVM started.");
 		return EXIT_CODE_OK;

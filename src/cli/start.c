@@ -104,7 +104,7 @@ bool cli_leftovers(const char *runtime_dir)
 		return true;
 	if (geteuid() != 0 || net_open(&net, NULL) < 0)
 		return false;
-	present = net_firewall_present(net);
+	present = net_firewall_present(net) && !net_firewall_is_lockdown(net);
 	net_close(net);
 	return present;
 }

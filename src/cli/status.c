@@ -37,10 +37,14 @@ static const char *traffic(const struct client_status *status)
 {
 	if (is_state(status, "Running"))
 		return "goes through Tor; everything else is refused";
+	if (is_state(status, CLIENT_STATE_STOPPED) && status->lockdown)
+		return "is blocked (lockdown)";
 	if (is_state(status, CLIENT_STATE_STOPPED) && status->blocked)
 		return "may still be blocked";
 	if (status->blocked)
 		return "is blocked";
+	if (status->lockdown)
+		return "is blocked by lockdown until TorVM's block is up";
 	return "is not protected";
 }
 
@@ -61,6 +65,9 @@ static void print_text(const struct client_status *s)
 	if (!is_state(s, "Running") && !is_state(s, CLIENT_STATE_STOPPED))
 		printf(" (%s)", words);
 	printf("\nTraffic    %s\n", traffic(s));
+	if (s->lockdown)
+		printf("Lockdown   on: traffic stays blocked while TorVM does "
+		       "not run\n");
 	if (!is_state(s, CLIENT_STATE_STOPPED)) {
 		printf("Tor        %s, %d %%%s%s%s\n",
 		       s->tor_version[0] ? s->tor_version : "not started",
@@ -117,6 +124,8 @@ static int stopped(const struct cli_args *args, bool one_line)
 	struct watch w = { .json = args->given & CLI_BIT(JSON) };
 
 	client_status_stopped(cli_runtime_dir(args), &w.last);
+	if (cli_lockdown(cli_runtime_dir(args)))
+		w.last.lockdown = w.last.blocked = true;
 	if (!w.last.blocked && cli_leftovers(cli_runtime_dir(args))) {
 		w.last.blocked = true;
 		str_copy(w.last.last_error, sizeof(w.last.last_error),

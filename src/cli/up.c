@@ -383,7 +383,11 @@ int cli_down(const struct cli_args *args)
 		if (cli_leftovers(dir))
 			return left_behind("no controller runs, but one ended "
 					   "without restoring the network");
-		puts("TorVM does not run; the network is as it is without it.");
+		puts(cli_lockdown(dir) ? "TorVM does not run. Lockdown is on: "
+					 "all traffic is blocked. \"torvm "
+					 "lockdown off\" opens the network."
+				       : "TorVM does not run; the network is "
+					 "as it is without it.");
 		return EXIT_CODE_OK;
 	}
 	if (r == 0) {
@@ -406,7 +410,11 @@ int cli_down(const struct cli_args *args)
 				"see \"torvm log\"");
 	if (cli_leftovers(dir))
 		return left_behind("not everything could be restored");
-	puts("The network is as it was before TorVM started.");
+	puts(cli_lockdown(dir) ? "TorVM has stopped. Lockdown is on: all "
+				 "traffic stays blocked. \"torvm lockdown "
+				 "off\" opens the network."
+			       : "The network is as it was before TorVM "
+				 "started.");
 	return EXIT_CODE_OK;
 }
 

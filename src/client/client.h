@@ -25,6 +25,7 @@ struct client_status {
 	char state[24];
 	char since[40]; /* RFC 3339; "": unknown */
 	bool blocked;
+	bool lockdown;
 	int bootstrap_percent;
 	char bootstrap_tag[64];
 	char bootstrap_summary[128];
@@ -109,9 +110,13 @@ json_t *client_status_to_json(const struct client_status *status);
  * client_status_stopped() - The status when no controller answers
  *
  * A journal in @runtime_dir means that a controller did not get to clean up:
- * blocked is then true and last_error names the way out.
+ * blocked is then true and last_error names the way out. Lockdown means
+ * blocked, too.
  */
 void client_status_stopped(const char *runtime_dir, struct client_status *ret);
+
+/* Whether lockdown was turned on, as far as @runtime_dir tells. */
+bool client_lockdown(const char *runtime_dir);
 
 /* Whether a dead controller left its journal, and so maybe its block. */
 bool client_leftovers(const char *runtime_dir);

@@ -91,6 +91,7 @@ int client_status_from_json(const json_t *json, struct client_status *ret,
 	get_text(json, "state", ret->state, sizeof(ret->state), true, &ok);
 	get_text(json, "since", ret->since, sizeof(ret->since), false, &ok);
 	ret->blocked = get_bool(json, "blocked", &ok);
+	ret->lockdown = get_bool(json, "lockdown", &ok);
 	percent = get_int(bootstrap, "percent", 0, true, &ok);
 	if (percent < 0 || percent > 100)
 		ok = false;
@@ -139,13 +140,14 @@ json_t *client_status_to_json(const struct client_status *s)
 		json_object_set_new(stages, s->stages[i].name,
 				    json_integer(s->stages[i].ms));
 	return json_pack(
-		"{s:s, s:o, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
+		"{s:s, s:o, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
 		" s:{s:o, s:b}, s:o, s:o, s:I, s:o, s:s}",
 		"state", s->state, "since", text_or_null(s->since), "blocked",
-		s->blocked, "bootstrap", "percent", s->bootstrap_percent, "tag",
-		s->bootstrap_tag, "summary", s->bootstrap_summary, "accel",
-		text_or_null(s->accel), "vm", "pid", int_or_null(s->vm_pid, 0),
-		"uptime", int_or_null(s->vm_uptime, -1), "tor", "version",
+		s->blocked, "lockdown", s->lockdown, "bootstrap", "percent",
+		s->bootstrap_percent, "tag", s->bootstrap_tag, "summary",
+		s->bootstrap_summary, "accel", text_or_null(s->accel), "vm",
+		"pid", int_or_null(s->vm_pid, 0), "uptime",
+		int_or_null(s->vm_uptime, -1), "tor", "version",
 		text_or_null(s->tor_version), "circuit_established",
 		s->circuit_established, "last_error",
 		text_or_null(s->last_error), "confirm_left",
@@ -154,13 +156,23 @@ json_t *client_status_to_json(const struct client_status *s)
 		s->version);
 }
 
-bool client_leftovers(const char *runtime_dir)
+static bool exists(const char *runtime_dir, const char *name)
 {
 	_cleanup_free_ char *path = NULL;
 
-	if (asprintf(&path, "%s/journal", runtime_dir) < 0)
+	if (asprintf(&path, "%s/%s", runtime_dir, name) < 0)
 		return false;
 	return access(path, F_OK) == 0;
+}
+
+bool client_leftovers(const char *runtime_dir)
+{
+	return exists(runtime_dir, "journal");
+}
+
+bool client_lockdown(const char *runtime_dir)
+{
+	return exists(runtime_dir, "lockdown");
 }
 
 void client_status_stopped(const char *runtime_dir, struct client_status *ret)
@@ -171,6 +183,7 @@ void client_status_stopped(const char *runtime_dir, struct client_status *ret)
 		.confirm_left = -1,
 		.version = TORVM_VERSION,
 	};
+	ret->lockdown = ret->blocked = client_lockdown(runtime_dir);
 	if (!client_leftovers(runtime_dir))
 		return;
 	ret->blocked = true;

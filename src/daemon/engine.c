@@ -106,11 +106,15 @@ void engine_forgive(struct engine *e)
 static void on_status(struct engine *e, const struct broker_message *reply,
 		      int *fds, size_t n_fds, void *userdata)
 {
+	bool lockdown = reply->u.status.up & BROKER_UP_LOCKDOWN;
+
 	e->refreshing = false;
 	if (reply->status < 0 ||
-	    e->refused_packets == reply->u.status.refused_packets)
+	    (e->refused_packets == reply->u.status.refused_packets &&
+	     e->lockdown == lockdown))
 		return;
 	e->refused_packets = reply->u.status.refused_packets;
+	e->lockdown = lockdown;
 	engine_changed(e);
 }
 
@@ -540,6 +544,7 @@ static void on_first_status(struct engine *e,
 		engine_feed(e, LIFECYCLE_EVENT_CHECKS_FAILED);
 		return;
 	}
+	e->lockdown = up & BROKER_UP_LOCKDOWN;
 	e->block_up = up & BROKER_UP_FIREWALL;
 	if (!e->opt.resume || !e->block_up) {
 		/* A block may be up already, taken over by the broker from a

@@ -60,6 +60,7 @@ struct engine {
 	bool was_ready; /* READY=1 has been sent */
 	uint64_t refused_packets;
 	bool refreshing;
+	bool lockdown; /* the block stays when the controller ends */
 
 	/* Failures. */
 	char last_error[BROKER_TEXT_MAX]; /* "": none */

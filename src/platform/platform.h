@@ -42,6 +42,9 @@ enum net_firewall {
 	NET_FIREWALL_BLOCKED, /* no uplink, TAP refused */
 	NET_FIREWALL_UPLINK,  /* the VM's uplink allowed, TAP refused */
 	NET_FIREWALL_OPEN,    /* the uplink and the TAP allowed */
+	/* As BLOCKED, marked as the block that no controller is behind and
+	 * that the user has asked for (`torvm lockdown`). */
+	NET_FIREWALL_LOCKDOWN,
 };
 
 struct net_plan {
@@ -69,6 +72,8 @@ int net_firewall_set(struct net *net, const struct net_plan *plan,
 		     enum net_firewall mode, struct error *e);
 int net_firewall_remove(struct net *net, struct error *e);
 bool net_firewall_present(struct net *net);
+/* Whether what is present is NET_FIREWALL_LOCKDOWN. */
+bool net_firewall_is_lockdown(struct net *net);
 /* Packets refused by the block so far; 0 when there is none. */
 uint64_t net_firewall_refused(struct net *net);
 

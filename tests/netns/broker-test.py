@@ -738,21 +738,21 @@ class Test:
         self.restored()
 
 
-def run_one(broker, stub, name):
+def run_one(kind, broker, stub, name):
     unshare_net()
-    test = Test(broker, stub)
+    test = kind(broker, stub)
     try:
         getattr(test, name)()
     finally:
         test.close()
 
 
-def main():
+def main(kind, broker, stub, *names):
+    """Runs the cases of a class, each in a process and a network of its own."""
     if os.geteuid() != 0:
         print("needs root", file=sys.stderr)
         return 77
-    broker, stub, *names = sys.argv[1:]
-    names = names or [n for n in dir(Test) if n.startswith("test_")]
+    names = names or [n for n in sorted(vars(kind)) if n.startswith("test_")]
     failed = []
     for name in names:
         started = time.monotonic()
@@ -762,7 +762,7 @@ def main():
         if pid == 0:
             code = 1
             try:
-                run_one(broker, stub, name)
+                run_one(kind, broker, stub, name)
                 code = 0
             except BaseException:  # pylint: disable=broad-except
                 import traceback
@@ -780,4 +780,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Test, *sys.argv[1:]))

@@ -234,7 +234,16 @@ def killed():
 
 def hold_the_link():
     """DHCP, ARP and neighbour discovery pass in Blocked, even unbound DHCP"""
-    driver("firewall", "blocked")
+    hold_the_link_in("blocked")
+
+
+def hold_the_link_in_lockdown():
+    """The same under lockdown"""
+    hold_the_link_in("lockdown")
+
+
+def hold_the_link_in(mode):
+    driver("firewall", mode)
     lab.ip("host", "neigh", "flush", "all")
     lab.capture.take()
     with ns_socket("host", 0, socket.AF_INET, socket.SOCK_DGRAM) as s:
@@ -293,4 +302,4 @@ def probing_the_tap():
 
 main([before, old_connections_end, listening_socket, no_uplink_when_blocked,
       uplink_opens, survives_modes, uplink_limits, no_riding_along, killed,
-      hold_the_link, probing_the_tap])
+      hold_the_link, hold_the_link_in_lockdown, probing_the_tap])

@@ -458,6 +458,13 @@ def nothing_in_mode(mode):
 driver = Driver(DRIVER)
 
 
+def lockdown():
+    """Lockdown: as Blocked, with nothing but the firewall"""
+    driver("precheck")
+    driver("firewall", "lockdown")
+    nothing_in_mode("lockdown")
+
+
 def blocked():
     """Blocked: nothing leaves, TCP is refused at once"""
     driver("precheck")
@@ -569,5 +576,5 @@ def removed():
     seen_without_block()
 
 
-main([seen_without_block, blocked, uplink, opened, tap_source, pushed_routes, redirects,
+main([seen_without_block, lockdown, blocked, uplink, opened, tap_source, pushed_routes, redirects,
       ipv6_at_once, counted, removed])

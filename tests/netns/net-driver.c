@@ -34,6 +34,7 @@ static int set_mode(struct net *net, const char *mode, struct error *e)
 		[NET_FIREWALL_BLOCKED] = "blocked",
 		[NET_FIREWALL_UPLINK] = "uplink",
 		[NET_FIREWALL_OPEN] = "open",
+		[NET_FIREWALL_LOCKDOWN] = "lockdown",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)

@@ -645,6 +645,31 @@ def stop_while_starting_restores_the_network(t):
 
 
 @cases.case
+def lockdown_holds_before_and_after(t):
+    t.ensure_down()
+    before = t.snapshot()
+    with t.lab.capture("lockdown") as capture:
+        done = t.torvm("lockdown", "on", "--yes")
+        expect(done.code == 0, str(done))
+        with Pester(t):
+            t.up()
+            page_through_tor(t)
+            expect(t.status()["lockdown"] is True, "not told while running")
+            done = t.down()
+        expect("Lockdown is on" in done.out, str(done))
+        for name, result in t.probe("tcp4", *REFUSED).items():
+            expect(result["error"], "%s is not blocked" % name)
+        no_leaks(t, capture)
+    status = t.status()
+    expect((status["state"], status["blocked"], status["lockdown"]) ==
+           ("Stopped", True, True), str(status))
+    done = t.torvm("lockdown", "off")
+    expect(done.code == 0, str(done))
+    same_network(before, t.snapshot())
+    expect(t.fetch(WWW + "/address").code == 0, "no network after lockdown")
+
+
+@cases.case
 def unconfirmed_start_ends_by_itself(t):
     t.ensure_down()
     before = t.snapshot()

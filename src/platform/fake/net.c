@@ -25,6 +25,7 @@ static const char *const mode_names[] = {
 	[NET_FIREWALL_BLOCKED] = "blocked",
 	[NET_FIREWALL_UPLINK] = "uplink",
 	[NET_FIREWALL_OPEN] = "open",
+	[NET_FIREWALL_LOCKDOWN] = "lockdown",
 };
 
 void fake_net_reset(void)
@@ -123,6 +124,11 @@ int net_firewall_remove(struct net *net, struct error *e)
 bool net_firewall_present(struct net *net)
 {
 	return fake_net.firewall;
+}
+
+bool net_firewall_is_lockdown(struct net *net)
+{
+	return fake_net.firewall && fake_net.mode == NET_FIREWALL_LOCKDOWN;
 }
 
 uint64_t net_firewall_refused(struct net *net)

@@ -30,6 +30,7 @@
 #include <libnftnl/common.h>
 #include <libnftnl/object.h>
 #include <libnftnl/table.h>
+#include <libnftnl/udata.h>
 
 /* Defined to 0 by the test that stands for an older kernel. */
 #ifndef FIREWALL_TABLE_FLAGS
@@ -45,7 +46,23 @@ static const int families[] = { NFPROTO_INET, NFPROTO_NETDEV };
 
 struct present {
 	bool table[ARRAY_SIZE(families)];
+	bool lockdown; /* the inet table says so */
 };
+
+/* The comment lies in the table's user data, as nft(8) writes it. */
+static bool is_lockdown(const struct nftnl_table *t)
+{
+	const char want[] = RULESET_LOCKDOWN_COMMENT;
+	const uint8_t *data;
+	uint32_t len = 0;
+
+	data = nftnl_table_get_data(t, NFTNL_TABLE_USERDATA, &len);
+	/* Type, length, text with its NUL. */
+	return data && len == 2 + sizeof(want) &&
+	       data[0] == NFTNL_UDATA_TABLE_COMMENT &&
+	       data[1] == sizeof(want) &&
+	       memcmp(data + 2, want, sizeof(want)) == 0;
+}
 
 static int on_table(const struct nlmsghdr *nlh, void *data)
 {
@@ -62,8 +79,11 @@ static int on_table(const struct nlmsghdr *nlh, void *data)
 		for (size_t i = 0; i < ARRAY_SIZE(families); i++)
 			if (name && strcmp(name, NET_TABLE_NAME) == 0 &&
 			    nftnl_table_get_u32(t, NFTNL_TABLE_FAMILY) ==
-				    (uint32_t)families[i])
+				    (uint32_t)families[i]) {
 				present->table[i] = true;
+				if (families[i] == NFPROTO_INET)
+					present->lockdown = is_lockdown(t);
+			}
 	}
 	nftnl_table_free(t);
 	return MNL_CB_OK;
@@ -351,6 +371,14 @@ bool net_firewall_present(struct net *net)
 
 	return present_read(net, &present) == 0 && present.table[0] &&
 	       present.table[1];
+}
+
+bool net_firewall_is_lockdown(struct net *net)
+{
+	struct present present;
+
+	return present_read(net, &present) == 0 && present.table[0] &&
+	       present.lockdown;
 }
 
 uint64_t net_firewall_refused(struct net *net)

@@ -89,9 +89,11 @@ void nft_batch_done(struct nft_batch *b)
 }
 
 static void table_message(struct nft_batch *b, uint16_t type, uint16_t flags,
-			  int family, const char *name, uint32_t table_flags)
+			  int family, const char *name, uint32_t table_flags,
+			  const char *comment)
 {
 	struct nftnl_table *t = nftnl_table_alloc();
+	struct nftnl_udata_buf *u = NULL;
 	struct nlmsghdr *nlh;
 
 	b->family = family;
@@ -102,24 +104,34 @@ static void table_message(struct nft_batch *b, uint16_t type, uint16_t flags,
 	nftnl_table_set_str(t, NFTNL_TABLE_NAME, name);
 	if (table_flags)
 		nftnl_table_set_u32(t, NFTNL_TABLE_FLAGS, table_flags);
+	if (comment)
+		u = nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
+	if (u && nftnl_udata_put_strz(u, NFTNL_UDATA_TABLE_COMMENT, comment))
+		nftnl_table_set_data(t, NFTNL_TABLE_USERDATA,
+				     nftnl_udata_buf_data(u),
+				     nftnl_udata_buf_len(u));
+	else if (comment)
+		fail(b, -ENOMEM);
 	nlh = message(b, type, flags, "a table");
 	if (nlh) {
 		nftnl_table_nlmsg_build_payload(nlh, t);
 		message_done(b, nlh);
 	}
+	if (u)
+		nftnl_udata_buf_free(u);
 	nftnl_table_free(t);
 }
 
 void nft_table_delete(struct nft_batch *b, int family, const char *name)
 {
-	table_message(b, NFT_MSG_DELTABLE, 0, family, name, 0);
+	table_message(b, NFT_MSG_DELTABLE, 0, family, name, 0, NULL);
 }
 
 void nft_table_add(struct nft_batch *b, int family, const char *name,
-		   uint32_t flags)
+		   uint32_t flags, const char *comment)
 {
 	table_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, family,
-		      name, flags);
+		      name, flags, comment);
 }
 
 void nft_counter_add(struct nft_batch *b, const char *name, uint64_t packets,

@@ -43,8 +43,9 @@ int nft_batch_end(struct nft_batch *b);
 void nft_batch_done(struct nft_batch *b);
 
 void nft_table_delete(struct nft_batch *b, int family, const char *name);
+/* @comment: as nft(8) lists it; NULL: none */
 void nft_table_add(struct nft_batch *b, int family, const char *name,
-		   uint32_t flags);
+		   uint32_t flags, const char *comment);
 
 /* A named counter starting at @packets and @bytes. */
 void nft_counter_add(struct nft_batch *b, const char *name, uint64_t packets,

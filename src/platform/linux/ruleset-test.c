@@ -227,7 +227,7 @@ static void test_batch_overflow(void **state)
 
 	assert_int_equal(nft_batch_begin(&b, 1), 0);
 	for (int i = 0; i < 2 * NFT_BATCH_MESSAGES; i++)
-		nft_table_add(&b, NFPROTO_INET, "t", 0);
+		nft_table_add(&b, NFPROTO_INET, "t", 0, NULL);
 	assert_int_equal(nft_batch_end(&b), -E2BIG);
 	assert_true(b.len <= NFT_BATCH_SIZE);
 	nft_batch_done(&b);

@@ -122,6 +122,17 @@ static void add_private_sets(struct nft_batch *b)
 		    ARRAY_SIZE(private6));
 }
 
+static bool has_uplink(const struct ruleset *rs)
+{
+	return rs->mode == NET_FIREWALL_UPLINK || rs->mode == NET_FIREWALL_OPEN;
+}
+
+static const char *table_comment(const struct ruleset *rs)
+{
+	return rs->mode == NET_FIREWALL_LOCKDOWN ? RULESET_LOCKDOWN_COMMENT
+						 : NULL;
+}
+
 static void base_chain(struct nft_batch *b, const char *name, uint32_t num,
 		       int32_t priority, uint32_t policy)
 {
@@ -412,7 +423,7 @@ static void add_output_chain(struct nft_batch *b, const struct ruleset *rs)
 	nft_rule(b, "nothing else into the TAP");
 	nft_ifname(b, NFT_META_OIFNAME, NFT_CMP_EQ, plan->tap_name);
 	jump(b, "refuse");
-	if (rs->mode != NET_FIREWALL_BLOCKED)
+	if (has_uplink(rs))
 		accept_mark(b, plan);
 	accept_inner(b, rs);
 	nft_rule(b, NULL);
@@ -470,7 +481,7 @@ static void add_postrouting_chain(struct nft_batch *b, const struct ruleset *rs)
 	nft_rule(b, "nothing else into the TAP");
 	nft_ifname(b, NFT_META_OIFNAME, NFT_CMP_EQ, plan->tap_name);
 	count_drop(b, RULESET_DROPPED_POSTROUTING);
-	if (rs->mode != NET_FIREWALL_BLOCKED)
+	if (has_uplink(rs))
 		accept_mark(b, plan);
 	accept_inner(b, rs);
 	nft_rule(b, NULL);
@@ -497,7 +508,7 @@ static void add_out_chain(struct nft_batch *b, const struct ruleset *rs)
 	const uint16_t arp = htons(ETH_P_ARP);
 
 	nft_chain_add(b, "out", NULL);
-	if (rs->mode != NET_FIREWALL_BLOCKED)
+	if (has_uplink(rs))
 		accept_mark(b, plan);
 	/* Linux answers ARP for any of its addresses on any link. */
 	nft_rule(b, "nobody on the LAN learns of the TAP");
@@ -558,7 +569,8 @@ static void add_egress_chains(struct nft_batch *b, const struct ruleset *rs)
 
 void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 {
-	nft_table_add(b, NFPROTO_INET, NET_TABLE_NAME, rs->table_flags);
+	nft_table_add(b, NFPROTO_INET, NET_TABLE_NAME, rs->table_flags,
+		      table_comment(rs));
 	for (int i = 0; i < RULESET_DROPPED_EGRESS; i++)
 		nft_counter_add(b, counter_names[i], rs->counts[i].packets,
 				rs->counts[i].bytes);
@@ -567,7 +579,7 @@ void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 	add_refuse_forward_chain(b);
 	add_prerouting_chain(b, rs->plan);
 	add_input_chain(b, rs->plan);
-	if (rs->mode != NET_FIREWALL_BLOCKED) {
+	if (has_uplink(rs)) {
 		add_private_sets(b);
 		nft_chain_add(b, "uplink", NULL);
 		first_packet(b, rs->plan, NFPROTO_IPV4);
@@ -578,7 +590,8 @@ void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 	add_forward_chain(b, rs);
 	add_postrouting_chain(b, rs);
 
-	nft_table_add(b, NFPROTO_NETDEV, NET_TABLE_NAME, rs->table_flags);
+	nft_table_add(b, NFPROTO_NETDEV, NET_TABLE_NAME, rs->table_flags,
+		      table_comment(rs));
 	nft_counter_add(b, counter_names[RULESET_DROPPED_EGRESS],
 			rs->counts[RULESET_DROPPED_EGRESS].packets,
 			rs->counts[RULESET_DROPPED_EGRESS].bytes);

@@ -23,6 +23,10 @@ struct ruleset_count {
 	uint64_t packets, bytes;
 };
 
+/* Of both tables in NET_FIREWALL_LOCKDOWN: by it they are told from those of
+ * a controller. */
+#define RULESET_LOCKDOWN_COMMENT "lockdown"
+
 const char *ruleset_counter_name(enum ruleset_counter counter);
 
 struct ruleset {
