@@ -11,6 +11,7 @@ _torvm_options() {
 		[ "$1" != log ] || echo '--follow'
 		[ "$1" != status ] || echo '--json --watch'
 		;;
+	selftest) echo '--runtime-dir --json --help' ;;
 	lockdown) echo '--runtime-dir --yes --json --help' ;;
 	doctor) echo '--config --runtime-dir --image-dir --json --help' ;;
 	*) echo '--help' ;;
@@ -18,8 +19,8 @@ _torvm_options() {
 }
 
 _torvm() {
-	local commands='up down status log confirm lockdown recover doctor config version
-		help'
+	local commands='up down status log confirm lockdown recover doctor selftest
+		config version help'
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command='' i words='' before=0
 

@@ -1,6 +1,6 @@
 # fish completion for torvm(1)
 
-set -l commands up down status log confirm lockdown recover doctor config version help
+set -l commands up down status log confirm lockdown recover doctor selftest config version help
 set -l first "not __fish_seen_subcommand_from $commands"
 set -l start "$first; or __fish_seen_subcommand_from up"
 
@@ -13,6 +13,7 @@ complete -c torvm -n "$first" -a confirm -d 'Keep a protection started with --co
 complete -c torvm -n "$first" -a lockdown -d 'Block everything while TorVM is down'
 complete -c torvm -n "$first" -a recover -d 'Restore the network after a crash'
 complete -c torvm -n "$first" -a doctor -d 'Find what is missing on this computer'
+complete -c torvm -n "$first" -a selftest -d 'Try to get past the block'
 complete -c torvm -n "$first" -a config -d 'Check or print a configuration'
 complete -c torvm -n "$first" -a version -d 'Print the version'
 complete -c torvm -n "$first" -a help -d 'Explain a command'
@@ -32,7 +33,7 @@ complete -c torvm -n "$start" -l confirm -x -a '60 120 300' -d 'End it unless "t
 
 complete -c torvm -n '__fish_seen_subcommand_from up' -s w -l wait -d 'Return when Tor is connected'
 complete -c torvm -n '__fish_seen_subcommand_from up' -s t -l timeout -x -a '60 120 300' -d 'How long --wait waits'
-complete -c torvm -n '__fish_seen_subcommand_from status lockdown doctor' -s j -l json -d 'Print JSON'
+complete -c torvm -n '__fish_seen_subcommand_from status lockdown doctor selftest' -s j -l json -d 'Print JSON'
 complete -c torvm -n '__fish_seen_subcommand_from status' -s w -l watch -d 'Print each change'
 complete -c torvm -n '__fish_seen_subcommand_from log' -s f -l follow -d 'Print each new line'
 complete -c torvm -n '__fish_seen_subcommand_from lockdown; and not __fish_seen_subcommand_from on off' -a 'on off status'

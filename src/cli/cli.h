@@ -170,6 +170,7 @@ int cli_confirm(const struct cli_args *args);
 int cli_status(const struct cli_args *args);
 int cli_log(const struct cli_args *args);
 int cli_lockdown_command(const struct cli_args *args);
+int cli_selftest(const struct cli_args *args);
 int cli_recover(const struct cli_args *args);
 int cli_doctor(const struct cli_args *args);
 int cli_config(const struct cli_args *args);

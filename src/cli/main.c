@@ -122,6 +122,17 @@ const struct cli_command cli_commands[] = {
 	  "  0  nothing is missing\n"
 	  "  1  something is; its line says what to do\n",
 	  "  torvm doctor\n" },
+	{ "selftest", "", "try to get past the block",
+	  CLI_BIT(RUNTIME_DIR) | CLI_BIT(JSON), 0, 0, cli_selftest,
+	  "Sends probes of many kinds, by themselves and bound to each network link\n"
+	  "that leads out, and watches those links for them: a probe counts as SENT\n"
+	  "if it was handed to a link's driver, whatever the program was told. Probes\n"
+	  "live for one hop at most and go to addresses that nobody has.\n",
+	  "  0  nothing got out\n"
+	  "  1  something did, or it could not be watched; the table says what\n"
+	  "  3  TorVM is down: that probes get out is as it should be\n"
+	  "  6  root is needed\n",
+	  "  torvm selftest\n" },
 	{ "config", "check FILE | default",
 	  "check a configuration, or print the default one", 0, 1, 2,
 	  cli_config,

@@ -114,6 +114,18 @@ int net_sysctls_apply(struct net *net, const struct net_plan *plan,
 int net_sysctl_restore(struct net *net, const char *name, const char *old_value,
 		       const char *new_value, struct error *e);
 
+/* The links that lead out of this machine, as the block's egress chains cover
+ * them. Return: how many of @max were written to @ret, or a negative errno;
+ * -E2BIG: more than @max. */
+struct net_outer_link {
+	char name[IFNAMSIZ];
+	int index;
+	bool usable; /* up, with a carrier */
+	bool ethernet;
+};
+int net_outer_links(struct net *net, struct net_outer_link *ret, size_t max,
+		    struct error *e);
+
 /* An fd that polls readable when links, rules or tables changed. */
 int net_watch_fd(struct net *net);
 /* Reads the watch: bits of what has to be repaired. */

@@ -192,6 +192,40 @@ class Test(b.Test):
         assert "lockdown off" in self.torvm("recover")
         self.unlocked()
 
+    def selftest(self, code):
+        report = json.loads(self.torvm("selftest", "--json", code=code))
+        results = {(p["probe"], p["link"]): p["result"] for p in report["probes"]}
+        assert len(results) == len(report["probes"]) > 30
+        assert [link["name"] for link in report["links"]] == ["up0"]
+        return report, results
+
+    def test_selftest(self):
+        """It sees what gets out, and does not claim what it cannot see."""
+        report, results = self.selftest(3)
+        assert (report["expected"], report["verdict"]) == ("open", "open"), report
+        for (name, link), result in results.items():
+            # There is no way to IPv6 here but by the link's own addresses.
+            assert result == "SENT" or ("IPv6" in name and name != "mDNS, IPv6"), (name, link)
+        self.torvm("lockdown", "on", "--yes")
+        report, results = self.selftest(0)
+        assert (report["expected"], report["verdict"]) == ("blocked", "blocked"), report
+        assert set(results.values()) == {"refused"}, report
+        # A link on which even what is allowed is not seen proves nothing.
+        b.run("nft", "add table netdev t; add chain netdev t c { type filter hook egress "
+              "device up0 priority -10; policy drop; }")
+        report, _ = self.selftest(1)
+        assert (report["verdict"], report["links"][0]["watched"]) == ("unproven", False), report
+        b.run("nft", "delete table netdev t")
+        # Without the egress chains a packet socket is all that gets out.
+        b.run("nft", "delete table netdev torvm")
+        report, results = self.selftest(1)
+        assert report["verdict"] == "leaking", report
+        assert [k for k, v in results.items() if v == "SENT"] == [("packet socket", "up0")], report
+        self.torvm("lockdown", "on", "--yes")
+        self.selftest(0)
+        self.torvm("lockdown", "off")
+        self.unlocked()
+
 
 if __name__ == "__main__":
     sys.exit(b.main(Test, BROKER, STUB, *sys.argv[5:]))

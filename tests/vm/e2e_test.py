@@ -655,6 +655,10 @@ def lockdown_holds_before_and_after(t):
             t.up()
             page_through_tor(t)
             expect(t.status()["lockdown"] is True, "not told while running")
+            report = json.loads(t.torvm("selftest", "--json").out)
+            expect(report["verdict"] == "blocked", "selftest: %s" % report)
+            results = {p["result"] for p in report["probes"]}
+            expect("into TorVM" in results, "nothing went into the VM: %s" % report)
             done = t.down()
         expect("Lockdown is on" in done.out, str(done))
         for name, result in t.probe("tcp4", *REFUSED).items():

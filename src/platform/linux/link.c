@@ -228,3 +228,36 @@ enum link_reach link_reach(const struct net_links *links,
 			return LINK_REACH_INNER;
 	return LINK_REACH_OUTER;
 }
+
+int net_outer_links(struct net *net, struct net_outer_link *ret, size_t max,
+		    struct error *e)
+{
+	struct net_links links;
+	size_t n = 0;
+	int r;
+
+	r = links_read(net, &links, e);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < links.n && r == 0; i++) {
+		const struct net_link *link = &links.v[i];
+
+		/* Whatever its name, the TAP is known by its address. */
+		if (link_reach(&links, link, link->name) != LINK_REACH_OUTER)
+			continue;
+		if (n == max) {
+			r = error_set(e, -E2BIG, "more than %zu network links",
+				      max);
+			break;
+		}
+		ret[n] = (struct net_outer_link){
+			.index = link->index,
+			.usable = (link->flags & IFF_UP) &&
+				  (link->flags & IFF_LOWER_UP),
+			.ethernet = link->type == ARPHRD_ETHER,
+		};
+		memcpy(ret[n++].name, link->name, sizeof(link->name));
+	}
+	links_free(&links);
+	return r < 0 ? r : (int)n;
+}
