@@ -7,8 +7,8 @@ PREFIX ?= /usr
 DESTDIR ?=
 SHELL = /bin/sh
 
-.PHONY: all help deps controller vm demo test test-quick bench fuzz lint format \
-	install uninstall clean distclean
+.PHONY: all help deps controller vm demo test test-quick test-leak bench \
+	fuzz lint format install uninstall clean distclean
 
 all: controller
 
@@ -18,6 +18,8 @@ help:
 	@echo 'sudo make demo    show TorVM at work on a private Tor network'
 	@echo '                  (DEMO_KEEP=1 leaves it up to play with)'
 	@echo 'sudo make test    run every test; sudo make test-quick the short ones'
+	@echo 'sudo make test-leak  every way out in every state, and random faults'
+	@echo '                  (SEED=, WALKS=, SHARD=I/N, ONLY=, RESUME=1)'
 	@echo 'sudo make bench   measure against native Tor in the same network'
 	@echo 'make fuzz         fuzz each parser for FUZZ_SECONDS (60)'
 	@echo 'make lint         format, clang-tidy, cppcheck, dependency direction'
@@ -50,6 +52,9 @@ test: deps
 
 test-quick: deps
 	scripts/run-tests --quick
+
+test-leak: deps controller vm
+	tests/leak/run $(if $(ONLY),--only $(ONLY)) $(if $(RESUME),--resume)
 
 bench: deps controller vm
 	tests/bench/bench

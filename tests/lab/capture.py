@@ -27,13 +27,15 @@ SNAPLEN = 256
 
 
 class Capture:
-    """One capture, by name; several may run at once."""
+    """One capture, by name; several may run at once. port: a link of the
+    router's, if another than the host's first uplink."""
 
-    def __init__(self, router, directory, name):
+    def __init__(self, router, directory, name, port=topo.CAPTURE_PORT):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,60}", name):
             raise LabError("capture name: letters, digits, '.', '_', '-'")
         self.name = name
         self._router = router
+        self._port = port
         base = os.path.join(directory, name)
         self.pcap = base + ".pcap"
         self._log = base + ".log"
@@ -48,7 +50,7 @@ class Capture:
             if os.path.exists(path):
                 os.unlink(path)
         pid = self._router.spawn(
-            ["tcpdump", "-i", topo.CAPTURE_PORT, "-n", "-s", str(SNAPLEN)]
+            ["tcpdump", "-i", self._port, "-n", "-s", str(SNAPLEN)]
             # -B: KiB; immediate: nothing lingers in the kernel's buffer.
             + ["-B", "32768", "--immediate-mode", "-U", "-Z", "root"]
             + ["-w", self.pcap],
@@ -139,7 +141,7 @@ class Capture:
         time.sleep(0.01)
 
     def _mark(self, pid):
-        link = self._router.check("ip", "link", "show", topo.CAPTURE_PORT)
+        link = self._router.check("ip", "link", "show", self._port)
         if "LOWER_UP" not in link:
             # The host's eth0 is down: nothing passes, no marker either.
             time.sleep(0.5)
@@ -150,7 +152,7 @@ class Capture:
             start = max(0, os.path.getsize(self.pcap) - 1)
         except FileNotFoundError:
             start = 0
-        self._router.call_net(_send_frame, frame)
+        self._router.call_net(_send_frame, self._port, frame)
         deadline = time.monotonic() + TIMEOUT_S
         with open(self.pcap, "rb") as f:
             f.seek(start)
@@ -163,7 +165,7 @@ class Capture:
                     self._still(pid, deadline)
 
 
-def _send_frame(frame):
+def _send_frame(port, frame):
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
-        s.bind((topo.CAPTURE_PORT, 0))
+        s.bind((port, 0))
         s.send(frame.ljust(60, b"\0"))

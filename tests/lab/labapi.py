@@ -353,9 +353,10 @@ class Lab:
         with open(self.log_path("dns-queries"), encoding="utf-8") as f:
             return [line.rstrip() for line in f if ": query[" in line]
 
-    def capture(self, name="capture"):
-        """A Capture of the host's uplink; a context manager."""
-        return Capture(self.machine("router"), self._capture_dir, name)
+    def capture(self, name="capture", port=topo.CAPTURE_PORT):
+        """A Capture of the host's uplink (or of another link of the router's); a
+        context manager."""
+        return Capture(self.machine("router"), self._capture_dir, name, port)
 
     # --- faults -------------------------------------------------------------
 

@@ -1,0 +1,231 @@
+"""How TorVM is brought into each state of the matrix, and held there.
+
+An act is one life of TorVM that passes several states; each boot of the VM costs
+seconds, so as many states as possible share one.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+
+from stage import (
+    TORVM,
+    Captures,
+    Failure,
+    Product,
+    expect,
+    same_network,
+    wait_for,
+)
+
+import judge as judging
+
+# Long enough that every probe is sent while TorVM waits.
+FAILSAFE = {
+    "restart_min_delay_s": 40,
+    "boot_timeout_s": 300,
+    "heartbeat_timeout_s": 600,
+    "shutdown_timeout_s": 15,
+}
+
+
+class Acts:
+    def __init__(self, stage, directory, record):
+        """record(state, verdicts) is called for each state that was probed."""
+        self.stage = stage
+        self.record = record
+        self.torvm = Product(stage.lab, directory)
+        self.torvm.configure(failsafe=FAILSAFE)
+
+    def has_lockdown(self):
+        return self.torvm.run(TORVM, "lockdown", "--help").code == 0
+
+    def begin(self, *states):
+        """New senders, with a past for each of the states."""
+        self.torvm.ensure_down()
+        self.stage.start_senders()
+        self.stage.prepare(*states)
+        return self.torvm.snapshot()
+
+    def fire(self, state):
+        self.record(state, self.stage.fire(state))
+
+    def block_is_up(self):
+        # A stopped engine answers nothing: the kernel is asked.
+        return "inet torvm" in self.stage.host("nft", "list", "tables")
+
+    # --- the acts -----------------------------------------------------------
+
+    def down(self):
+        """Positive control."""
+        self.begin("down")
+        self.fire("down")
+
+    def engine_stopped(self):
+        """The controller hangs with nothing but the block in place."""
+        state = "starting: engine stopped"
+        before = self.begin(state)
+
+        def up():
+            with contextlib.suppress(Failure, subprocess.TimeoutExpired):
+                self.torvm.run(TORVM, "up", *self.torvm.options(), timeout=60)
+
+        thread = threading.Thread(target=up)
+        thread.start()
+        try:
+            wait_for("the block", self.block_is_up, 30, 0.02)
+            engine = self.torvm.pid("torvmd")
+            self.torvm.kill(engine, signal.SIGSTOP)
+            self.fire(state)
+            self.torvm.kill(engine, signal.SIGCONT)
+        finally:
+            thread.join()
+        self.torvm.down()
+        same_network(before, self.torvm.snapshot())
+
+    def life(self):
+        """A start, held at each point where it waits; Running; a stop."""
+        names = ("starting: WaitTAP", "starting: WaitBootstrap", "Running", "stopping")
+        before = self.begin(*names)
+        t = self.torvm
+        shutil.rmtree(t.state, ignore_errors=True)
+        self.stage.lab.net_cut()
+        try:
+            t.up_until_blocked()
+            qemu = wait_for("QEMU", lambda: t.status()["vm"]["pid"], 30, 0.02)
+            t.kill(qemu, signal.SIGSTOP)
+            state = t.status()["state"]
+            expect(state in ("LaunchVM", "WaitTAP"), "too late: %s" % state)
+            self.fire("starting: WaitTAP")
+            t.kill(qemu, signal.SIGCONT)
+            t.wait_state("WaitBootstrap")
+            self.fire("starting: WaitBootstrap")
+        finally:
+            self.stage.lab.net_restore()
+        t.wait_state("Running", timeout_s=180)
+        self.fire("Running")
+        self._stop(before)
+
+    def _stop(self, before):
+        """A stop with live sockets on the TAP; held while the VM does not end."""
+        t, user = self.torvm, self.stage.senders["user"]
+        source = user.ask(do="hold")["source"]
+        expect(source == "10.10.10.2", "held connections come from %s" % source)
+        with Captures(self.stage, "stop") as captures:
+            t.kill(t.status()["vm"]["pid"], signal.SIGSTOP)
+            down = threading.Thread(target=lambda: t.torvm("down", timeout=60))
+            down.start()
+            t.wait_state("Shutdown", timeout_s=10)
+            self.fire("stopping")
+            expect(t.status()["state"] == "Shutdown", "the stop was too quick")
+            down.join()
+            captures.sync()
+            rounds = user.ask(do="quiet")["rounds"]
+        expect(rounds > 0, "nothing was sent on the held sockets")
+        frames = captures.frames()
+        escaped = judging.from_tap(self.stage.judge.sent_by_host(frames))
+        self.record(
+            "stop with live sockets",
+            {
+                "verdict": "closed",
+                "packets": len(frames),
+                "counts": {},
+                "cells": {},
+                "strangers": [judging.text(p) for p in escaped],
+            },
+        )
+        expect(t.status()["state"] == "Stopped", "still %s" % t.status()["state"])
+        same_network(before, t.snapshot())
+
+    def failures(self):
+        """All of TorVM killed; the next start; QEMU killed."""
+        before = self.begin("killed", "Blocked", "down again")
+        t = self.torvm
+        t.up()
+        t.kill_everything()
+        self.fire("killed")
+        t.up()
+        t.kill(t.status()["vm"]["pid"])
+        t.wait_state("Blocked", timeout_s=20)
+        self.fire("Blocked")
+        expect(t.status()["state"] == "Blocked", "restarted too early")
+        t.down()
+        same_network(before, t.snapshot())
+        # What was kept from before the start is spent: a new past.
+        self.begin("down again")
+        self.fire("down again")
+
+    def lockdown(self):
+        """Down by the user's wish, with lockdown on."""
+        before = self.begin("lockdown")
+        t = self.torvm
+        done = t.torvm("lockdown", "on")
+        expect(done.code == 0, "lockdown on: %s" % done)
+        try:
+            self.fire("lockdown")
+        finally:
+            done = t.torvm("lockdown", "off")
+        expect(done.code == 0, "lockdown off: %s" % done)
+        same_network(before, t.snapshot())
+
+
+# Act: the states that it covers. "down" is every run's control and comes first.
+ACTS = {
+    "engine_stopped": ["starting: engine stopped"],
+    "life": [
+        "starting: WaitTAP",
+        "starting: WaitBootstrap",
+        "Running",
+        "stopping",
+    ],
+    "failures": ["killed", "Blocked", "down again"],
+    "lockdown": ["lockdown"],
+}
+CHOSEN = ["life", "failures", "lockdown"]
+
+
+class Foreign:
+    """Another system, known by three commands (and one that makes it fail)."""
+
+    def __init__(self, stage, directory, record, commands):
+        self.stage = stage
+        self.record = record
+        self.commands = commands
+        self.directory = directory
+        torrc = os.path.join(directory, "torrc")
+        with open(torrc, "w", encoding="ascii") as f:
+            f.write("\n".join(stage.lab.client_torrc()) + "\nClientUseIPv6 0\n")
+        cache = os.path.join(stage.lab.base, "cache", "tor", "usr", "bin")
+        self.environment = {
+            **os.environ,
+            "LAB_TORRC": torrc,
+            "LAB_TOR": os.path.join(cache, "tor"),
+            "LAB_STATE": directory,
+        }
+
+    def command(self, name, timeout_s=120):
+        return self.stage.lab.run(
+            "host",
+            ["sh", "-c", self.commands[name]],
+            stdin=subprocess.DEVNULL,
+            env=self.environment,
+            timeout=timeout_s,
+        ).returncode
+
+    def play(self):
+        stage = self.stage
+        stage.start_senders()
+        stage.prepare("down", "Running", "killed")
+        self.record("down", stage.fire("down"))
+        expect(self.command("up") == 0, "--up failed")
+        try:
+            wait_for("--status 0", lambda: self.command("status") == 0, 120, 1)
+            self.record("Running", stage.fire("Running"))
+            if self.commands.get("kill"):
+                expect(self.command("kill") == 0, "--kill failed")
+                self.record("killed", stage.fire("killed"))
+        finally:
+            expect(self.command("down") == 0, "--down failed")
