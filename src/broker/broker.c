@@ -490,6 +490,7 @@ static int do_status(struct broker *b, const struct request *q, struct error *e)
 	q->reply->u.status.up = b->up;
 	if (lockdown_flag_present(b->runtime_fd))
 		q->reply->u.status.up |= BROKER_UP_LOCKDOWN;
+	q->reply->u.status.vm_uid = b->vm_uid;
 	q->reply->u.status.vm_pid = is_up(b, BROKER_UP_VM) ? b->vm_pid : 0;
 	q->reply->u.status.refused_packets =
 		is_up(b, BROKER_UP_FIREWALL) ? net_firewall_refused(b->net) : 0;

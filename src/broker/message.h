@@ -133,6 +133,8 @@ struct broker_message {
 			uint32_t up;
 			int32_t vm_pid;
 			uint64_t refused_packets; /* counter of the block */
+			uint32_t vm_uid; /* whose connections the block lets
+					    out; 0: not told */
 		} status;
 		uint8_t pad[64];
 	} u;

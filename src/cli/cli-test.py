@@ -30,7 +30,7 @@ if ROOT:
     sys.argv.remove("--in-namespace")
 TORVM = os.path.abspath(sys.argv.pop(1))
 KEYS = {"state", "since", "blocked", "lockdown", "bootstrap", "accel", "vm", "tor",
-        "last_error", "confirm_left", "refused", "stages", "version"}
+        "last_error", "alarms", "confirm_left", "refused", "stages", "version"}
 
 
 def status(state, percent=0, **more):
@@ -38,7 +38,7 @@ def status(state, percent=0, **more):
          "bootstrap": {"percent": percent, "tag": "tag", "summary": "words"},
          "vm": {"pid": 4242, "uptime": 61}, "accel": "tcg",
          "tor": {"version": "0.4.9.1", "circuit_established": False},
-         "refused": 17, "stages": {"Init": 0}, "version": "0.1.0"}
+         "alarms": [], "refused": 17, "stages": {"Init": 0}, "version": "0.1.0"}
     s.update(more)
     return s
 
@@ -264,7 +264,7 @@ class Clients(Base):
         self.assertEqual(r.returncode, 2)
 
     def test_status_of_a_controller(self):
-        self.controller(GetStatus=[{"status": status("Running", 100)}])
+        self.controller(GetStatus=[{"status": status("Running", 100, alarms=["a bell"])}])
         r = self.here("status", "--json")
         self.assertEqual(r.returncode, 0)
         s = json.loads(r.stdout)
@@ -274,7 +274,7 @@ class Clients(Base):
         r = self.here("status")
         self.assertEqual(r.returncode, 0)
         for part in ("Running", "0.4.9.1", "100 %", "4242", "tcg",
-                     "1 min 1 s", "17 packets"):
+                     "1 min 1 s", "17 packets", "a bell"):
             self.assertIn(part, r.stdout)
 
     def test_status_not_running_yet(self):
@@ -427,7 +427,7 @@ run = sys.argv[sys.argv.index('--runtime-dir') + 1]
 def status(state, percent=0, blocked=True, **more):
     s = {'state': state, 'since': '2026-01-02T03:04:05Z', 'blocked': blocked,
          'lockdown': False, 'bootstrap': {'percent': percent, 'tag': 't', 'summary': 'words'},
-         'vm': {}, 'tor': {'circuit_established': False}, 'refused': 0,
+         'vm': {}, 'tor': {'circuit_established': False}, 'alarms': [], 'refused': 0,
          'stages': {}, 'version': '0.1.0'}
     s.update(more)
     return {'parameters': {'status': s}, 'continues': True}

@@ -89,6 +89,9 @@ static void print_text(const struct client_status *s)
 		printf("Confirm    the network opens again in %lld s unless "
 		       "you run: torvm confirm\n",
 		       (long long)s->confirm_left);
+	for (size_t i = 0; i < s->n_alarms; i++)
+		printf("%sAlarm%s      %s\n", cli_colour(stdout, CLI_RED),
+		       cli_colour(stdout, CLI_PLAIN), s->alarms[i]);
 	if (s->last_error[0])
 		printf("Last error %s\n", s->last_error);
 }

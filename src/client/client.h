@@ -19,6 +19,7 @@
 
 #define CLIENT_STATE_STOPPED "Stopped"
 #define CLIENT_STAGES_MAX 48
+#define CLIENT_ALARMS_MAX 8
 
 /* Type Status of the interface. Texts are cut where they do not fit. */
 struct client_status {
@@ -35,6 +36,8 @@ struct client_status {
 	char tor_version[64];
 	bool circuit_established;
 	char last_error[512];
+	char alarms[CLIENT_ALARMS_MAX][192];
+	size_t n_alarms;
 	int64_t confirm_left; /* seconds; -1: nothing to confirm */
 	int64_t refused;      /* packets */
 	struct {

@@ -77,6 +77,28 @@ static void get_stages(const json_t *object, struct client_status *ret,
 	}
 }
 
+static void get_alarms(const json_t *object, struct client_status *ret,
+		       bool *ok)
+{
+	const json_t *alarms = json_object_get(object, "alarms"), *alarm;
+	size_t i;
+
+	if (!json_is_array(alarms)) {
+		*ok = false;
+		return;
+	}
+	json_array_foreach (alarms, i, alarm) {
+		if (!json_is_string(alarm)) {
+			*ok = false;
+			return;
+		}
+		if (ret->n_alarms == CLIENT_ALARMS_MAX)
+			return;
+		copy_text(ret->alarms[ret->n_alarms++], sizeof(ret->alarms[0]),
+			  json_string_value(alarm));
+	}
+}
+
 int client_status_from_json(const json_t *json, struct client_status *ret,
 			    struct error *e)
 {
@@ -108,6 +130,7 @@ int client_status_from_json(const json_t *json, struct client_status *ret,
 	ret->circuit_established = get_bool(tor, "circuit_established", &ok);
 	get_text(json, "last_error", ret->last_error, sizeof(ret->last_error),
 		 false, &ok);
+	get_alarms(json, ret, &ok);
 	ret->confirm_left = get_int(json, "confirm_left", -1, false, &ok);
 	ret->refused = get_int(json, "refused", 0, true, &ok);
 	get_stages(json, ret, &ok);
@@ -134,14 +157,16 @@ static json_t *int_or_null(int64_t value, int64_t absent)
 
 json_t *client_status_to_json(const struct client_status *s)
 {
-	json_t *stages = json_object();
+	json_t *stages = json_object(), *alarms = json_array();
 
 	for (size_t i = 0; i < s->n_stages; i++)
 		json_object_set_new(stages, s->stages[i].name,
 				    json_integer(s->stages[i].ms));
+	for (size_t i = 0; i < s->n_alarms; i++)
+		json_array_append_new(alarms, json_string(s->alarms[i]));
 	return json_pack(
 		"{s:s, s:o, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
-		" s:{s:o, s:b}, s:o, s:o, s:I, s:o, s:s}",
+		" s:{s:o, s:b}, s:o, s:o, s:o, s:I, s:o, s:s}",
 		"state", s->state, "since", text_or_null(s->since), "blocked",
 		s->blocked, "lockdown", s->lockdown, "bootstrap", "percent",
 		s->bootstrap_percent, "tag", s->bootstrap_tag, "summary",
@@ -150,7 +175,7 @@ json_t *client_status_to_json(const struct client_status *s)
 		int_or_null(s->vm_uptime, -1), "tor", "version",
 		text_or_null(s->tor_version), "circuit_established",
 		s->circuit_established, "last_error",
-		text_or_null(s->last_error), "confirm_left",
+		text_or_null(s->last_error), "alarms", alarms, "confirm_left",
 		int_or_null(s->confirm_left, -1), "refused",
 		(json_int_t)s->refused, "stages", stages, "version",
 		s->version);

@@ -386,6 +386,7 @@ static void enter(struct engine *e, enum lifecycle_state next,
 	e->state = next;
 	e->epoch++;
 	clock_gettime(CLOCK_REALTIME, &e->since);
+	auditor_update(&e->auditor);
 	e->stage_ms[next] = engine_age_ms(e);
 	if (next != LIFECYCLE_STATE_BLOCKED)
 		uv_timer_stop(&e->retry_timer);
@@ -545,6 +546,7 @@ static void on_first_status(struct engine *e,
 		return;
 	}
 	e->lockdown = up & BROKER_UP_LOCKDOWN;
+	e->vm_uid = reply->u.status.vm_uid;
 	e->block_up = up & BROKER_UP_FIREWALL;
 	if (!e->opt.resume || !e->block_up) {
 		/* A block may be up already, taken over by the broker from a
@@ -581,6 +583,7 @@ static int init(struct engine *e)
 	init_timer(e, &e->exit_timer);
 	init_timer(e, &e->confirm_timer);
 	init_timer(e, &e->change_timer);
+	auditor_init(&e->auditor, e);
 	ret = vm_supervisor_init(&e->vm, e);
 	if (ret == 0)
 		ret = agent_link_init(&e->agent, e);
@@ -599,6 +602,7 @@ static void deinit(struct engine *e)
 	uv_close((uv_handle_t *)&e->exit_timer, NULL);
 	uv_close((uv_handle_t *)&e->confirm_timer, NULL);
 	uv_close((uv_handle_t *)&e->change_timer, NULL);
+	auditor_deinit(&e->auditor);
 	e->log.control = NULL;
 	broker_link_close(&e->broker);
 	control_server_close(&e->control);

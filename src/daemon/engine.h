@@ -12,6 +12,7 @@
 #include "broker/message.h"
 #include "config/config.h"
 #include "daemon/agent_link.h"
+#include "daemon/auditor.h"
 #include "daemon/broker_link.h"
 #include "daemon/control_server.h"
 #include "daemon/log_buffer.h"
@@ -60,7 +61,8 @@ struct engine {
 	bool was_ready; /* READY=1 has been sent */
 	uint64_t refused_packets;
 	bool refreshing;
-	bool lockdown; /* the block stays when the controller ends */
+	bool lockdown;   /* the block stays when the controller ends */
+	uint32_t vm_uid; /* the uplink's user; 0: not known */
 
 	/* Failures. */
 	char last_error[BROKER_TEXT_MAX]; /* "": none */
@@ -81,6 +83,7 @@ struct engine {
 	struct agent_link agent;
 	struct tor_link tor;
 	struct control_server control;
+	struct auditor auditor;
 	struct log_buffer log;
 	struct rate_limit guest_lines;
 	struct progress progress;

@@ -41,6 +41,15 @@ static json_t *vm(const struct engine *e)
 	return object;
 }
 
+static json_t *alarms(const struct engine *e)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < e->auditor.n_alarms; i++)
+		json_array_append_new(array, json_string(e->auditor.alarms[i]));
+	return array;
+}
+
 json_t *status_object(const struct engine *e)
 {
 	const struct torctl_bootstrap *b = &e->tor.bootstrap;
@@ -57,13 +66,13 @@ json_t *status_object(const struct engine *e)
 				e->since.tv_nsec / 1000000,
 			since, sizeof(since));
 	status = json_pack(
-		"{s:s, s:s, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:o, s:I, s:o, s:s}",
+		"{s:s, s:s, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:o, s:o, s:I, s:o, s:s}",
 		"state", lifecycle_state_name(e->state), "since", since,
 		"blocked", e->block_up, "lockdown", e->lockdown, "bootstrap",
 		"percent", (int)b->percent, "tag", b->tag, "summary",
-		b->summary, "vm", vm(e), "tor", tor, "refused",
-		(json_int_t)e->refused_packets, "stages", stages(e), "version",
-		TORVM_VERSION);
+		b->summary, "vm", vm(e), "tor", tor, "alarms", alarms(e),
+		"refused", (json_int_t)e->refused_packets, "stages", stages(e),
+		"version", TORVM_VERSION);
 	if (!status)
 		return NULL;
 	if (e->vm.accel.proven)

@@ -156,6 +156,13 @@ static void on_clock_skew(void *userdata, int64_t seconds, const char *source)
 	t->complained = true;
 }
 
+static void on_relays(void *userdata, const struct tor_relays *relays)
+{
+	struct tor_link *t = userdata;
+
+	auditor_relays(&t->engine->auditor, relays);
+}
+
 static void on_ready(void *userdata)
 {
 	struct tor_link *t = userdata;
@@ -169,6 +176,7 @@ static const struct tor_control_callbacks callbacks = {
 	.bootstrap = on_bootstrap,
 	.circuit_established = on_circuit,
 	.clock_skew = on_clock_skew,
+	.relays = on_relays,
 	/* .log: the agent brings Tor's log, from its first line on. */
 };
 
@@ -254,6 +262,15 @@ void tor_link_lost(struct tor_link *t)
 	watch_progress(t);
 	/* Until the next `ready`. */
 	stream_close(&t->stream);
+}
+
+int tor_link_ask_relays(struct tor_link *t)
+{
+	int r = tor_control_ask_relays(t->control);
+
+	if (r == 0)
+		stream_write(&t->stream, tor_control_output(t->control));
+	return r;
 }
 
 void tor_link_ask(struct tor_link *t)

@@ -34,5 +34,9 @@ void tor_link_close(struct tor_link *t);
 /* Tor has ended in the guest, which starts it again. */
 void tor_link_lost(struct tor_link *t);
 
+/* Asks Tor whom it is connected with; auditor_relays() follows. Return: 0, or a
+ * negative errno: it cannot be asked now. */
+int tor_link_ask_relays(struct tor_link *t);
+
 /* BOOTSTRAPPED once it is, or already is. */
 void tor_link_ask(struct tor_link *t);

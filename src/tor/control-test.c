@@ -80,8 +80,8 @@ static void on_log(void *userdata, enum torctl_severity severity,
 static int setup(void **state)
 {
 	static const struct tor_control_callbacks cb = {
-		on_ready,   on_version,    on_bootstrap,
-		on_circuit, on_clock_skew, on_log,
+		on_ready,      on_version, on_bootstrap, on_circuit,
+		on_clock_skew, NULL,       on_log,
 	};
 	struct seen *s = calloc(1, sizeof(*s));
 

@@ -7,6 +7,10 @@
  *	SETEVENTS ...		first the subscription,
  *	GETINFO ...		then the present: nothing falls in between
  *
+ * Later, when asked for, GETINFO orconn-status and then, for each relay it
+ * names, GETINFO ns/id/FINGERPRINT: its addresses. Tor may not know a relay
+ * (any more); that is no fault.
+ *
  * Events are understood in any phase. Changes are reported once: what GETINFO
  * repeats is compared with what was said last. An event that we asked for and
  * cannot parse ends the session: the two sides do not agree.
@@ -28,6 +32,9 @@ enum phase {
 	PHASE_SETEVENTS,
 	PHASE_INFO,
 	PHASE_READY, /* none */
+	/* From here on the session is ready, too. */
+	PHASE_CONNECTIONS,
+	PHASE_RELAY,
 };
 
 struct tor_control {
@@ -41,6 +48,8 @@ struct tor_control {
 	bool bootstrap_known;
 	bool circuit, circuit_known;
 	char version[64];
+	struct tor_relays relays; /* as far as they have been told */
+	size_t next_relay;
 };
 
 struct tor_control *tor_control_new(const struct tor_control_callbacks *cb,
@@ -85,7 +94,7 @@ void tor_control_reset(struct tor_control *c)
 
 bool tor_control_is_ready(const struct tor_control *c)
 {
-	return c->phase == PHASE_READY;
+	return c->phase >= PHASE_READY;
 }
 
 struct buffer *tor_control_output(struct tor_control *c)
@@ -244,12 +253,56 @@ static int handle_info(struct tor_control *c, const struct torctl_reply *reply)
 	return 0;
 }
 
+int tor_control_ask_relays(struct tor_control *c)
+{
+	if (c->phase != PHASE_READY)
+		return -EBUSY;
+	return ask(c, PHASE_CONNECTIONS, "GETINFO orconn-status");
+}
+
+static int next_relay(struct tor_control *c)
+{
+	if (c->next_relay < c->relays.n_fingerprints) {
+		c->phase = PHASE_RELAY;
+		return torctl_command(&c->out, "GETINFO ns/id/%s",
+				      c->relays.fingerprints[c->next_relay++]);
+	}
+	c->phase = PHASE_READY;
+	if (c->cb.relays)
+		c->cb.relays(c->userdata, &c->relays);
+	return 0;
+}
+
+/* A value of several lines comes as data, others behind the key. */
+static int handle_relays(struct tor_control *c,
+			 const struct torctl_reply *reply)
+{
+	const struct torctl_line *line = &reply->lines[0];
+	const char *value = strchr(line->text, '=');
+	bool known = reply->status == 250;
+
+	if (known && !value)
+		return -EBADMSG;
+	value = !known ? "" : line->data ? line->data : value + 1;
+	if (c->phase == PHASE_CONNECTIONS) {
+		tor_relays_from_connections(value, &c->relays);
+		c->next_relay = 0;
+	} else {
+		tor_relays_add(&c->relays, value);
+	}
+	return next_relay(c);
+}
+
 static int handle_answer(struct tor_control *c,
 			 const struct torctl_reply *reply, struct error *e)
 {
 	char text[128];
 	int r;
 
+	/* 552: no such relay; 551: no consensus. */
+	if (c->phase == PHASE_RELAY &&
+	    (reply->status == 552 || reply->status == 551))
+		return handle_relays(c, reply);
 	if (reply->status != 250) {
 		text_copy(text, sizeof(text), reply->lines[0].text);
 		return error_set(
@@ -269,6 +322,8 @@ static int handle_answer(struct tor_control *c,
 		if (c->cb.ready)
 			c->cb.ready(c->userdata);
 		return 0;
+	case PHASE_CONNECTIONS:
+	case PHASE_RELAY: return handle_relays(c, reply);
 	case PHASE_CLOSED:
 	case PHASE_READY: break;
 	}

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "proto/buffer.h"
 #include "proto/torctl.h"
+#include "tor/relays.h"
 
 struct tor_control;
 
@@ -30,6 +31,8 @@ struct tor_control_callbacks {
 	void (*circuit_established)(void *userdata, bool established);
 	/* @seconds: positive, the guest's clock is ahead. */
 	void (*clock_skew)(void *userdata, int64_t seconds, const char *source);
+	/* The answer to tor_control_ask_relays(). */
+	void (*relays)(void *userdata, const struct tor_relays *relays);
 	/* Tor's own log: NOTICE, WARN, ERR. */
 	void (*log)(void *userdata, enum torctl_severity severity,
 		    const char *text);
@@ -58,6 +61,14 @@ int tor_control_push(struct tor_control *c, const void *data, size_t len,
 		     struct error *e);
 
 bool tor_control_is_ready(const struct tor_control *c);
+
+/**
+ * tor_control_ask_relays() - Ask Tor whom it is connected with
+ *
+ * Return: 0: `relays` will be called; -EBUSY: not ready, or asked already;
+ * -ENOMEM
+ */
+int tor_control_ask_relays(struct tor_control *c);
 
 /* Bytes to be written to Tor. */
 struct buffer *tor_control_output(struct tor_control *c);

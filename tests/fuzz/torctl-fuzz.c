@@ -43,12 +43,20 @@ static void on_log(void *userdata, enum torctl_severity severity,
 	mix(userdata, text, strlen(text));
 }
 
+static void on_relays(void *userdata, const struct tor_relays *relays)
+{
+	must(relays->n_endpoints <= TOR_ENDPOINTS_MAX);
+	must(relays->n_fingerprints <= TOR_RELAYS_MAX);
+	mix(userdata, relays, sizeof(*relays));
+}
+
 static const struct tor_control_callbacks callbacks = {
 	.ready = on_ready,
 	.version = on_version,
 	.bootstrap = on_bootstrap,
 	.circuit_established = on_circuit,
 	.clock_skew = on_clock_skew,
+	.relays = on_relays,
 	.log = on_log,
 };
 
@@ -63,6 +71,13 @@ static uint64_t run(const uint8_t *data, size_t size, size_t piece)
 		r = tor_control_push(c, data + at,
 				     size - at < piece ? size - at : piece,
 				     NULL);
+	mix(&hash, &r, sizeof(r));
+	/* The same bytes once more, as the answer to the auditor's question. */
+	if (tor_control_ask_relays(c) == 0)
+		for (size_t at = 0; at < size && r == 0; at += piece)
+			r = tor_control_push(
+				c, data + at,
+				size - at < piece ? size - at : piece, NULL);
 	mix(&hash, &r, sizeof(r));
 	tor_control_free(c);
 	return hash;

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -436,6 +437,32 @@ def stopped_qemu_is_noticed(t):
         t.down()
     finally:
         t.configure()
+
+
+@cases.case
+def connection_past_tor_raises_an_alarm(t):
+    t.ensure_running()
+    page_through_tor(t)
+    # Two rounds of the auditor, with Tor's own connections alone.
+    time.sleep(15)
+    expect(t.status()["alarms"] == [], "a false alarm: %s" % t.status())
+    # As the VM's user, to a public address that is no relay: the block lets it.
+    process = t.lab.popen(
+        "host",
+        ["setpriv", "--reuid", "61101", "--clear-groups", "/usr/bin/python3", "-c",
+         "import socket, sys; s = socket.create_connection(('203.0.113.10', 80), 5); "
+         "sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+    )
+    try:
+        alarms = wait_for("an alarm", lambda: t.status()["alarms"], 20)
+        expect(len(alarms) == 1 and "203.0.113.10:80" in alarms[0], str(alarms))
+        expect("ALARM" in t.status()["last_error"], str(t.status()))
+        expect("203.0.113.10:80" in t.torvm("status").out, "not shown")
+    finally:
+        process.communicate(timeout=20)
+    page_through_tor(t)
+    t.down()
 
 
 @cases.case
