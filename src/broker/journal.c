@@ -88,7 +88,7 @@ int journal_init(struct journal *j, const struct net_plan *plan,
 bool journal_is_current(const struct journal *j)
 {
 	char boot_id[37];
-	uint64_t netns;
+	uint64_t netns = 0;
 
 	return read_boot_id(boot_id) == 0 && read_netns(&netns) == 0 &&
 	       strcmp(boot_id, j->boot_id) == 0 && netns == j->netns;

@@ -577,6 +577,8 @@ class Start(Base):
 
 
 @unittest.skipUnless(ROOT, "mounts need root")
+@unittest.skipUnless(os.path.exists("/usr/bin/systemctl"),
+                     "no /usr/bin/systemctl to put a scripted one over")
 class Service(Base):
     """The service's way, in a mount namespace with a scripted systemctl."""
 
