@@ -25,10 +25,11 @@
 
 /* oops, panic: the VM ends (-no-reboot) and is started again, rather than stay
  * up half dead. loglevel 5: warnings and worse. The self-tests left out are of
- * algorithms that nothing in the guest uses (docs/decisions/0001). */
+ * algorithms that nothing in the guest uses (docs/decisions/0001),
+ * trace_eval_init serves a tracer that nobody can ask (0003). */
 #define CMDLINE                                              \
 	"panic=-1 oops=panic loglevel=%d cryptomgr.notests " \
-	"initcall_blacklist=jent_mod_init,crypto_kdf108_init %s"
+	"initcall_blacklist=jent_mod_init,crypto_kdf108_init,trace_eval_init %s"
 
 struct arch {
 	const char *name;
