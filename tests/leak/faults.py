@@ -4,9 +4,12 @@ A fault is a class with
     ends        after it the controller is gone: the block has to stay, and status
                 has to name the command that leads out
     restarts    the VM has to be another one afterwards
+    stopping    can be made while TorVM stops, too
     inject(w)   make it; may return after having waited
     heal(w)     take its cause away (nothing, for most)
-w is the Walk: w.t (the Product), w.stage, w.rng.
+w is the Walk: w.t (the Product), w.stage, w.rng. A fault that opens a window which
+docs/SECURITY.md does not promise to close measures it, and calls w.window(since):
+what got out so far is counted apart and no failure.
 """
 
 import json
@@ -16,8 +19,9 @@ import socket
 import struct
 import time
 
+from stage import PORT3, expect, wait_for
+
 import topology as topo
-from stage import PORT3, Failure, expect, wait_for
 
 FAULTS = {}
 
@@ -30,6 +34,7 @@ def fault(c):
 class Fault:
     ends = False
     restarts = False
+    stopping = False
 
     def inject(self, w):
         raise NotImplementedError
@@ -62,8 +67,13 @@ class StopQemu(Fault):
 @fault
 class KillEngine(Fault):
     name = "kill -9 engine"
+    stopping = True
 
     def inject(self, w):
+        if w.moment == "stopping":
+            for pid in w.t.pids("torvmd"):
+                w.t.kill(pid)
+            return
         engine = w.t.pid("torvmd")
         w.t.kill(engine)
         wait_for("another engine", lambda: w.t.pids("torvmd") not in ([], [engine]), 30)
@@ -73,9 +83,12 @@ class KillEngine(Fault):
 class KillBroker(Fault):
     name = "kill -9 broker"
     ends = True
+    stopping = True
 
     def inject(self, w):
-        w.t.kill(min(w.t.pids("torvm-broker")))
+        # The spawner has the same name, and came later.
+        for pid in sorted(w.t.pids("torvm-broker"))[:1]:
+            w.t.kill(pid)
         for name in ("torvm-broker", "torvmd"):
             wait_for("the end of " + name, lambda name=name: not w.t.pids(name), 30)
 
@@ -96,17 +109,28 @@ class KillAll(Fault):
 @fault
 class DeleteTap(Fault):
     name = "TAP deleted"
+    stopping = True
 
     def inject(self, w):
-        w.ip("link del torvm0")
+        w.stage.host("ip", "link", "del", "torvm0", check=w.moment != "stopping")
 
 
 @fault
 class FlushNft(Fault):
     name = "nft flush ruleset"
+    stopping = True
 
     def inject(self, w):
-        w.stage.host("nft", "flush", "ruleset", check=False)
+        begin = time.monotonic()
+        left = w.stage.host(
+            "sh", "-c", "nft flush ruleset; nft list tables", check=False
+        )
+        if "inet torvm" in left or w.moment == "stopping":
+            return
+        # No table owners in this kernel (before 6.9): a watch puts them back.
+        wait_for("the block", lambda: "inet torvm" in w.stage.host(
+            "nft", "list", "tables"), 5, 0.01)
+        w.window(begin)
 
     def heal(self, w):
         # The flush took the containers' table, too.
@@ -116,6 +140,7 @@ class FlushNft(Fault):
 @fault
 class FlushRules(Fault):
     name = "ip rule flush"
+    stopping = True
 
     def inject(self, w):
         for family in ("-4", "-6"):
@@ -135,6 +160,7 @@ class HostileRoutes(Fault):
     """As DHCP option 121 (TunnelVision) and a hostile RA bring them."""
 
     name = "hostile routes"
+    stopping = True
     routes = ["-4 route %%s %s via %s" % (to, topo.ROUTER4) for to in
               ("0.0.0.0/1", "128.0.0.0/1", topo.WWW4 + "/32", topo.DNS4 + "/32")]
     routes += ["-6 route %%s %s via %s proto ra" % (to, topo.ROUTER6) for to in
@@ -154,6 +180,7 @@ class RoutesReplaced(Fault):
     """Another default gateway, and then none for a moment."""
 
     name = "default route replaced"
+    stopping = True
 
     def inject(self, w):
         w.ip("-4 route replace default via %s" % topo.NEIGHBOUR4)
@@ -171,19 +198,21 @@ class NewAddress(Fault):
     name = "address replaced"
 
     def inject(self, w):
-        w.ip("addr add %s.22/24 dev eth0" % topo.LAN4)
+        # In this order: with the first address the kernel deletes the second.
         w.ip("addr del %s/24 dev eth0" % topo.HOST4)
+        w.ip("addr add %s.22/24 dev eth0" % topo.LAN4)
         w.ip("-4 route replace default via %s" % topo.ROUTER4)
 
     def heal(self, w):
-        w.ip("addr add %s/24 dev eth0" % topo.HOST4)
         w.ip("addr del %s.22/24 dev eth0" % topo.LAN4)
+        w.ip("addr add %s/24 dev eth0" % topo.HOST4)
         w.ip("-4 route replace default via %s" % topo.ROUTER4)
 
 
 @fault
 class LinkDown(Fault):
     name = "uplink down and up"
+    stopping = True
 
     def inject(self, w):
         w.ip("link set eth0 down")
@@ -228,7 +257,7 @@ class SecondNic(Fault):
         begin = time.monotonic()
         wait_for("the block on the new link",
                  lambda: "hot0" in w.stage.host("nft", "list", "ruleset"), 2, 0.01)
-        w.window_ms = round((time.monotonic() - begin) * 1000)
+        w.window(begin)
         w.ip("route add default via 192.168.79.1 dev hot0 metric 5")
         answer = w.stage.strike("root", "hot0")
         expect(answer, "no probe was made by hot0")
@@ -357,5 +386,3 @@ class Flood(Fault):
         for s in held:
             s.close()
 
-
-__all__ = ["FAULTS", "Failure"]

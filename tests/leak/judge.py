@@ -120,21 +120,19 @@ def from_tap(packets):
     return [p for p in packets if p.family == 4 and p.src[:3] == TAP_NET[:3]]
 
 
-def cell_of(p, known):
-    """The number of the cell that a packet belongs to, or None."""
+def cells_of(p, known):
+    """Numbers of the cells that a packet belongs to: one or none, but several
+    groups may share an IGMP report."""
     found = MARK.search(p.raw)
     if found and int(found.group(1), 16) in known:
-        return int(found.group(1), 16)
+        return [int(found.group(1), 16)]
     if p.proto == 6:
-        for port in (p.sport, p.dport):
-            if port in known:
-                return port
+        return [port for port in (p.sport, p.dport) if port in known][:1]
     if p.family == 4 and p.proto == 2:
-        for group in re.finditer(rb"\xef(.)(.)\x07", p.raw, re.S):
-            n = (group.group(1)[0] - 16 << 8) + group.group(2)[0]
-            if n in known:
-                return n
-    return None
+        groups = re.findall(rb"(?=\xef(.)(.)\x07)", p.raw, re.S)
+        numbers = [(a[0] - 16 << 8) + b[0] for a, b in groups]
+        return [n for n in numbers if n in known]
+    return []
 
 
 def text(p):

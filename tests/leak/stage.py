@@ -369,11 +369,12 @@ route add default via {n}.1 metric 500
         leaks, counts = self.judge.judge(frames)
         seen, strangers = {}, []
         for p in leaks:
-            n = judging.cell_of(p, known)
-            if n is None or known[n].state != state:
-                strangers.append(judging.text(p))
-            else:
+            numbers = judging.cells_of(p, known)
+            own = [n for n in numbers if known[n].state == state]
+            for n in own:
                 seen.setdefault(n, []).append(judging.text(p))
+            if not own:
+                strangers.append(judging.text(p))
         return {
             "verdict": "open" if open_ else "closed",
             "packets": len(frames),
