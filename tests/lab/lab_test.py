@@ -23,6 +23,7 @@ sys.path.insert(0, HERE)
 
 import labapi  # noqa: E402
 import topology as topo  # noqa: E402
+import tornet  # noqa: E402
 from labapi import Lab  # noqa: E402
 
 LAB = os.path.join(HERE, "lab")
@@ -417,6 +418,9 @@ def main():
         print("lab_test: needs root", file=sys.stderr)
         return 1
     if MACHINE not in os.environ:
+        # The test's machine has no network to download tor from.
+        with tornet.Cache(os.path.join(labapi.DEFAULT_DIR, "cache")) as cache:
+            cache.tor()
         become_machine()
     real = tempfile.mkdtemp(prefix="torvm-lab-test-")
     # By a symbolic link, as a checkout may be reached.
