@@ -166,9 +166,15 @@ void relay_pump(struct relay *relay, bool tor_runs)
 	relay->retry = false;
 	if (!open) {
 		hang_up(relay);
-		throw_away_input(relay);
+		/* Only what the host sent before it closed. The first bytes of
+		 * its next session may be here before the news that it has
+		 * opened the port: they come by another queue. */
+		if (relay->open)
+			throw_away_input(relay);
+		relay->open = false;
 		return;
 	}
+	relay->open = true;
 	if (relay->tor < 0 && tor_runs)
 		connect_to_tor(relay);
 	while (relay->tor >= 0 && move(relay))

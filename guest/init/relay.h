@@ -10,6 +10,7 @@ struct relay {
 	int tor;   /* -1: not connected */
 	int epoll; /* where `tor` is watched, as user data `tag` */
 	unsigned int tag;
+	bool open;      /* the host has the port open, as last seen */
 	bool tor_ended; /* it hung up; its last words are on their way */
 	bool retry;     /* the host waits for Tor: call again in a while */
 	struct ring to_tor;
