@@ -354,10 +354,11 @@ def test_down_after_kill(lab):
     assert not os.path.exists(lab.dir)
 
 
-def test_up_that_is_killed_halfway():
-    lab = Lab("halfway", DIRECTORY)
+def killed_halfway(name):
+    """A lab whose `up` was killed once its init ran, and its processes."""
+    lab = Lab(name, DIRECTORY)
     p = subprocess.Popen(
-        [LAB, "--dir", DIRECTORY, "--name", "halfway", "up"],
+        [LAB, "--dir", DIRECTORY, "--name", name, "up"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -366,7 +367,11 @@ def test_up_that_is_killed_halfway():
         time.sleep(0.02)
     p.kill()
     p.wait()
-    processes = descendants(lab.status()["init_pid"])
+    return lab, descendants(lab.status()["init_pid"])
+
+
+def test_up_that_is_killed_halfway():
+    lab, processes = killed_halfway("halfway")
     lab.down()
     assert_gone(processes)
     assert not os.path.exists(lab.dir)
@@ -374,18 +379,7 @@ def test_up_that_is_killed_halfway():
 
 def test_down_without_files():
     """make clean may delete a running lab's folder."""
-    lab = Lab("nofiles", DIRECTORY)
-    p = subprocess.Popen(
-        [LAB, "--dir", DIRECTORY, "--name", "nofiles", "up"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not lab.running():
-        assert p.poll() is None, "up ended"
-        time.sleep(0.02)
-    p.kill()
-    p.wait()
-    processes = descendants(lab.status()["init_pid"])
+    lab, processes = killed_halfway("nofiles")
     shutil.rmtree(lab.dir)
     lab.down()
     assert_gone(processes)
