@@ -101,7 +101,6 @@ def the_torctl_port_reaches_tor_and_only_while_open():
         vm.connect().wait_for("stage", "ready")
         for _ in range(3):
             control = vm.torctl()
-            vm.wait_for("torctl", "connected")
             check(ask_tor(control, "AUTHENTICATE") == ["250 OK"], "AUTHENTICATE")
             control.close()
             vm.wait_for("torctl", "closed")
@@ -157,7 +156,7 @@ def messages_of_the_host_are_answered():
 def a_silent_host_holds_nobody_up():
     with Guest() as vm:
         # Nobody reads the agent port until Tor has long started.
-        control = vm.torctl()
+        control = vm.open_torctl()
         check(ask_tor(control, "AUTHENTICATE", 120) == ["250 OK"], "AUTHENTICATE")
         vm.connect()
         check(vm.next()[0] == "hello", "hello is the first line however late")

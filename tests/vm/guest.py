@@ -249,6 +249,16 @@ class Guest:
     # -- the other channels
 
     def torctl(self):
+        """Open the port of Tor's control, and wait until it leads to Tor.
+
+        What is sent before the guest says so may be taken for an earlier
+        session's: the news of an opening and the bytes come by other queues.
+        """
+        control = self.open_torctl()
+        self.wait_for("torctl", "connected")
+        return control
+
+    def open_torctl(self):
         return Channel(self._path("torctl"))
 
     def qmp(self, command):
