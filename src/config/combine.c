@@ -74,21 +74,19 @@ static int check_bridge(const struct config *cfg,
 				     "bridge.use_bridges false",
 				     "is empty although bridge.use_bridges is "
 				     "true");
-	for (size_t i = 0; i < cfg->bridge.n_bridges; i++) {
-		enum config_transport line =
-			config_bridge_line_transport(cfg->bridge.bridges[i]);
-
-		if (line != transport)
-			return config_refuse(
-				ctx, "bridge.bridges",
-				"lines of the transport that bridge.transport "
-				"names",
-				"entry %zu is a line for \"%s\", but "
-				"bridge.transport is \"%s\"",
-				i + 1, config_transport_name(line),
-				config_transport_name(transport));
-	}
-	return 0;
+	/* Lines of other transports are kept for the day they are wanted. */
+	for (size_t i = 0; i < cfg->bridge.n_bridges; i++)
+		if (config_bridge_line_transport(cfg->bridge.bridges[i]) ==
+		    transport)
+			return 0;
+	return config_refuse(
+		ctx, "bridge.bridges",
+		"at least one line of the transport that bridge.transport "
+		"names",
+		"has lines for \"%s\", but none for bridge.transport \"%s\"",
+		config_transport_name(
+			config_bridge_line_transport(cfg->bridge.bridges[0])),
+		config_transport_name(transport));
 }
 
 static int check_socks5(const struct config *cfg,

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "config/bridge_line.h"
 #include "config/config.h"
 #include "config/fields.h"
 #include "config/tor_options.h"
@@ -384,7 +385,8 @@ static void bridge_lines_are_checked(void **state)
 		  "obfs4 192.0.2.1:443 " FP " cert=" CERT " iat-mode=0 odd",
 		  "argument 3 has no NAME=" },
 		{ "obfs4", "obfs4", "no address" },
-		{ "obfs4", "192.0.2.1:443", "a line for \"none\"" },
+		{ "obfs4", "192.0.2.1:443",
+		  "lines for \"none\", but none for" },
 		{ "meek", "meek_lite 192.0.2.20:80 url=https://a.example/",
 		  NULL },
 		{ "meek_lite", "meek_lite 192.0.2.20:80 url=https://a/ front=b",
@@ -405,7 +407,54 @@ static void bridge_lines_are_checked(void **state)
 		  " url=https://a/ ice=stun:s.example:3478",
 		  NULL },
 		{ "snowflake", "snowflake 192.0.2.3:80 " FP " url=https://a/",
-		  "argument fingerprint=" },
+		  NULL },
+		{ "snowflake",
+		  "snowflake 192.0.2.3:80 " FP
+		  " sqsqueue=https://q/ sqscreds=x",
+		  NULL },
+		{ "snowflake", "snowflake 192.0.2.3:80 " FP,
+		  "snowflake needs the argument url=" },
+		{ "snowflake",
+		  "snowflake 192.0.2.3:80 " FP " sqsqueue=https://q/",
+		  "argument sqscreds=" },
+		{ "snowflake",
+		  "snowflake 192.0.2.3:80 " FP " url=https://a/ ice=turn:a:1",
+		  "value of ice= is wrong" },
+		{ "snowflake",
+		  "snowflake 192.0.2.3:80 " FP
+		  " url=https://a/ ice=stun:a:1,stun:[2001:db8::1]:2"
+		  " fronts=a.example,b.example ampcache=https://c/ max=3"
+		  " utls-imitate=hellorandomizedalpn utls-nosni=true",
+		  NULL },
+		{ "snowflake",
+		  "snowflake 192.0.2.3:80 " FP " url=https://a/ max=9",
+		  "value of max= is wrong" },
+		{ "snowflake",
+		  "snowflake 192.0.2.3:80 " FP " url=https://a/ fronts=a,,b",
+		  "value of fronts= is wrong" },
+		{ "snowflake",
+		  "snowflake 192.0.2.3:80 " FP " url=https://a/ frontz=a",
+		  "no argument frontz=; did you mean front" },
+		{ "snowflake",
+		  "snowflake 192.0.2.3:80 " FP " url=https://a/ fronts=-a",
+		  "value of fronts= is wrong" },
+		{ "meek", "meek_lite 192.0.2.20:80 url=https://a/ utls=Hello=",
+		  "value of utls= is wrong" },
+		{ "meek",
+		  "meek_lite 192.0.2.20:80 "
+		  "targets=https://a/|b.example+c.example,https://d/",
+		  NULL },
+		{ "meek", "meek_lite 192.0.2.20:80 targets=https://a/|",
+		  "value of targets= is wrong" },
+		{ "webtunnel",
+		  "webtunnel [2001:db8::1]:443 " FP
+		  " url=https://a.example/p ver=0.0.3 servername=b.example"
+		  " addr=192.0.2.1:443 utls=HelloFirefox_Auto quite-new=1",
+		  NULL },
+		{ "webtunnel",
+		  "webtunnel [2001:db8::1]:443 " FP
+		  " url=https://a.example/p addr=b",
+		  "value of addr= is wrong" },
 		{ "snowflake",
 		  "snowflake 192.0.2.3:80 " FP
 		  " fingerprint=1123456789ABCDEF0123456789ABCDEF01234567"
@@ -425,8 +474,7 @@ static void bridge_lines_are_checked(void **state)
 			continue;
 		}
 		snprintf(parts, sizeof(parts),
-			 "key bridge.bridges: entry 1|%s|; allowed: ",
-			 cases[i].parts);
+			 "key bridge.bridges: |%s|; allowed: ", cases[i].parts);
 		refuses(text, parts);
 	}
 	refuses("{'bridge': {'bridges': ['192.0.2.1:1', '192.0.2.1:x']}}",
@@ -439,6 +487,59 @@ static void bridge_lines_are_checked(void **state)
 		"did you mean \"obfs4\"?");
 	assert_string_equal(config_transport_method(CONFIG_TRANSPORT_MEEK_LITE),
 			    "meek_lite");
+}
+
+/* Tor 0.4.9: 510 bytes, with a backslash before each ; and \\. */
+static void arguments_may_be_as_long_as_tor_takes_them(void **state)
+{
+	struct config_problem p = { 0 };
+	char line[700], value[520];
+
+	memset(value, 'a', sizeof(value));
+	value[510 - strlen("url=https://a/;x=")] = '\0';
+	snprintf(line, sizeof(line),
+		 "meek_lite 192.0.2.1:1 url=https://a/ x=%s", value);
+	assert_int_equal(config_check_bridge_line(line, &p), 0);
+	strcat(line, "a");
+	assert_int_equal(config_check_bridge_line(line, &p), -EINVAL);
+	assert_non_null(strstr(p.what, "511 bytes"));
+	line[strlen(line) - 2] = ';';
+	line[strlen(line) - 1] = '\0';
+	assert_int_equal(config_check_bridge_line(line, &p), -EINVAL);
+}
+
+static void secrets_of_bridge_lines_are_masked(void **state)
+{
+	static const struct {
+		const char *line, *masked;
+	} cases[] = {
+		{ "192.0.2.1:443 " FP, "192.0.2.1:443 " FP },
+		{ "obfs4 192.0.2.1:1 " FP " cert=" CERT " iat-mode=0",
+		  "obfs4 192.0.2.1:1 " FP " cert=*** iat-mode=0" },
+		{ "webtunnel [2001:db8::1]:443 " FP
+		  " url=https://a/secret ver=0.0.3 new=b",
+		  "webtunnel [2001:db8::1]:443 " FP
+		  " url=*** ver=0.0.3 new=***" },
+		{ "meek_lite 192.0.2.1:1 url=https://a/ front=b",
+		  "meek_lite 192.0.2.1:1 url=https://a/ front=b" },
+		{ "nonsense", "***" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_free_ char *masked = config_bridge_mask(cases[i].line);
+
+		assert_string_equal(masked, cases[i].masked);
+	}
+}
+
+static void lines_of_other_transports_are_kept(void **state)
+{
+	accepts("{'bridge': {'use_bridges': true, 'transport': 'meek',"
+		"'bridges': ['192.0.2.1:443', "
+		"'meek_lite 192.0.2.20:80 url=https://a/']}}");
+	refuses("{'bridge': {'use_bridges': true, 'transport': 'meek',"
+		"'bridges': ['192.0.2.1:443']}}",
+		"key bridge.bridges: |none for bridge.transport \"meek\"");
 }
 
 static void a_refused_bridge_line_stays_secret(void **state)
@@ -829,6 +930,9 @@ int main(void)
 		cmocka_unit_test(addresses_are_a_private_pair),
 		cmocka_unit_test(paths_are_absolute),
 		cmocka_unit_test(bridge_lines_are_checked),
+		cmocka_unit_test(arguments_may_be_as_long_as_tor_takes_them),
+		cmocka_unit_test(secrets_of_bridge_lines_are_masked),
+		cmocka_unit_test(lines_of_other_transports_are_kept),
 		cmocka_unit_test(a_refused_bridge_line_stays_secret),
 		cmocka_unit_test(proxies_are_checked),
 		cmocka_unit_test(tor_options_are_an_allow_list),

@@ -271,10 +271,11 @@ const struct config_field config_fields[] = {
 		.secret = true,
 		.check = config_check_bridge_line,
 		.def = "",
-		.allowed = "bridge lines as they are handed out, of the "
-			   "configured transport",
+		.allowed = "bridge lines as they are handed out",
 		.doc = "Bridge lines: [TRANSPORT] ADDRESS:PORT [FINGERPRINT] "
-		       "[NAME=VALUE ...]. Treated as secrets.",
+		       "[NAME=VALUE ...]. Those of bridge.transport are used, "
+		       "others are kept. Treated as secrets. \"torvm "
+		       "bridges\" edits them.",
 	},
 	{
 		AT(proxy, type),

@@ -159,6 +159,28 @@ int config_check_endpoint(const char *text, struct config_problem *p)
 	return 0;
 }
 
+int config_check_host_port(const char *text, struct config_problem *p)
+{
+	struct endpoint ep;
+
+	return split_endpoint(text, &ep, p);
+}
+
+bool config_is_host(const char *text)
+{
+	struct in6_addr ip6;
+	char bare[INET6_ADDRSTRLEN];
+	size_t n = strlen(text);
+
+	if (text[0] != '[')
+		return is_host_name(text);
+	if (n < 3 || n - 2 >= sizeof(bare) || text[n - 1] != ']')
+		return false;
+	memcpy(bare, text + 1, n - 2);
+	bare[n - 2] = '\0';
+	return inet_pton(AF_INET6, bare, &ip6) == 1;
+}
+
 int config_check_proxy_address(const char *value, struct config_problem *p)
 {
 	static const char elsewhere[] = "a proxy on another machine";

@@ -12,5 +12,11 @@ int config_check_node_list(const char *value, struct config_problem *p);
  * to 65535; the problem names what is wrong without quoting it. */
 int config_check_endpoint(const char *text, struct config_problem *p);
 
+/* As above; a host name is good, too. */
+int config_check_host_port(const char *text, struct config_problem *p);
+
+/* Whether @text is a host name, an IPv4 or an [IPv6] address. */
+bool config_is_host(const char *text);
+
 /* Whether @text is exactly @n hexadecimal digits. */
 bool config_is_hex(const char *text, size_t n);

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "config/bridge_line.h"
 #include "init/contract.h"
 #include "proto/buffer.h"
 
@@ -141,8 +142,10 @@ static int add_bridges(struct buffer *out, const struct config *cfg,
 				 config_transport_name(cfg->bridge.transport));
 	r = buffer_append_string(out, "UseBridges 1\n");
 	for (size_t i = 0; i < cfg->bridge.n_bridges && r == 0; i++)
-		r = add_plain(out, "Bridge", cfg->bridge.bridges[i],
-			      "a line of bridge.bridges", e);
+		if (config_bridge_line_transport(cfg->bridge.bridges[i]) ==
+		    cfg->bridge.transport)
+			r = add_plain(out, "Bridge", cfg->bridge.bridges[i],
+				      "a line of bridge.bridges", e);
 	return r;
 }
 
