@@ -11,6 +11,7 @@ _torvm_options() {
 		[ "$1" != log ] || echo '--follow'
 		[ "$1" != status ] || echo '--json --watch'
 		;;
+	bridges) echo '--config --json --show-secrets --qr --help' ;;
 	selftest) echo '--runtime-dir --json --help' ;;
 	lockdown) echo '--runtime-dir --yes --json --help' ;;
 	doctor) echo '--config --runtime-dir --image-dir --json --help' ;;
@@ -19,8 +20,8 @@ _torvm_options() {
 }
 
 _torvm() {
-	local commands='up down status log confirm lockdown recover doctor selftest
-		config version help'
+	local commands='up down status log bridges confirm lockdown recover doctor
+		selftest config version help'
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command='' i words='' before=0
 
@@ -34,7 +35,7 @@ _torvm() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--config | -c | --accel | --runtime-dir | --state-dir | \
-			--image-dir | --confirm | --timeout | -t)
+			--image-dir | --confirm | --timeout | -t | --qr)
 			((i++))
 			[[ ${COMP_WORDS[i]-} != = ]] || ((i++))
 			;;
@@ -73,6 +74,10 @@ _torvm() {
 			words=$commands
 		elif [[ $command == config && $before == 0 ]]; then
 			words='check default'
+		elif [[ $command == bridges && $before == 0 ]]; then
+			words='list add remove use'
+		elif [[ $command == bridges && $prev == use ]]; then
+			words='none plain obfs4 meek snowflake webtunnel'
 		elif [[ $command == lockdown && $before == 0 ]]; then
 			words='on off status'
 		elif [[ $command == config && $prev == check ]]; then

@@ -667,5 +667,94 @@ class Terminal(Base):
                          "\rTorVM was already up.\r\n$")
 
 
+class Bridges(Base):
+    FP = "0123456789ABCDEF0123456789ABCDEF01234567"
+    OBFS4 = f"obfs4 192.0.2.1:443 {FP} cert={'s' * 70} iat-mode=0"
+    PLAIN = f"192.0.2.2:9001 {FP}"
+
+    def setUp(self):
+        super().setUp()
+        self.config = os.path.join(self.dir, "torvm.json")
+
+    def bridges(self, *args, stdin="", code=0):
+        done = subprocess.run(
+            [self.torvm_path, "bridges", *args, "--config", self.config],
+            input=stdin, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertNotIn("s" * 70, done.stderr)
+        return done
+
+    def content(self):
+        with open(self.config, encoding="utf-8") as f:
+            return json.load(f)
+
+    def write(self, what):
+        with open(self.config, "w", encoding="utf-8") as f:
+            json.dump(what, f)
+
+    def test_pasted_lines_are_added_listed_and_removed(self):
+        self.write({"vm": {"cpus": 2}})
+        os.chmod(self.config, 0o640)
+        done = self.bridges("add", stdin=f"# two\nBridge {self.OBFS4}\r\n{self.PLAIN}\n")
+        self.assertIn("1 obfs4 bridge", done.stdout)
+        self.assertEqual(self.content(), {
+            "vm": {"cpus": 2}, "bridge": {"bridges": [self.OBFS4, self.PLAIN]}})
+        self.assertEqual(os.stat(self.config).st_mode & 0o777, 0o640)
+        shown = self.bridges("list").stdout
+        self.assertIn("cert=***", shown)
+        self.assertNotIn("s" * 70, shown)
+        self.assertIn(self.OBFS4, self.bridges("list", "--show-secrets").stdout)
+        shown = json.loads(self.bridges("list", "--json").stdout)
+        self.assertEqual([b["transport"] for b in shown["bridges"]], ["obfs4", "plain"])
+        self.assertEqual([b["used"] for b in shown["bridges"]], [False, False])
+        self.assertIn("***", shown["bridges"][0]["line"])
+        self.bridges("remove", "1")
+        self.assertEqual(self.content()["bridge"]["bridges"], [self.PLAIN])
+        self.bridges("remove", self.PLAIN)
+        self.assertEqual(self.content()["bridge"]["bridges"], [])
+
+    def test_lines_as_arguments_are_joined_and_warned_about(self):
+        done = self.bridges("add", *self.OBFS4.split(), *self.PLAIN.split(), "192.0.2.3:1")
+        self.assertIn("can be seen by other users", done.stderr)
+        self.assertEqual(self.content()["bridge"]["bridges"],
+                         [self.OBFS4, self.PLAIN, "192.0.2.3:1"])
+        self.assertEqual(os.stat(self.config).st_mode & 0o777, 0o600)
+
+    def test_text_of_a_qr_code_is_taken_and_one_is_drawn(self):
+        self.bridges("add", "-", stdin=repr([self.OBFS4, self.PLAIN]))
+        self.assertEqual(self.content()["bridge"]["bridges"], [self.OBFS4, self.PLAIN])
+        self.assertIn("Nothing to add", self.bridges("add", stdin=self.PLAIN).stdout)
+        rows = self.bridges("list", "--qr", "2").stdout.splitlines()
+        self.assertGreater(len(rows), 15)
+        self.assertEqual(len({len(row) for row in rows}), 1)
+        self.bridges("list", "--qr", "3", code=2)
+
+    def test_a_wrong_line_is_named_and_changes_nothing(self):
+        done = self.bridges("add", stdin=f"{self.PLAIN}\n{self.OBFS4[:-1]}7\n", code=4)
+        self.assertIn("line 2: the value of iat-mode= is wrong; allowed: iat-mode=0, 1 or 2",
+                      done.stderr)
+        self.assertFalse(os.path.exists(self.config))
+        self.bridges("add", stdin="# nothing\n", code=4)
+
+    def test_use_keeps_lines_and_takes_the_built_in_ones(self):
+        self.bridges("add", stdin=self.OBFS4)
+        done = self.bridges("use", "snowflake")
+        self.assertIn("built-in", done.stdout)
+        bridge = self.content()["bridge"]
+        self.assertEqual((bridge["use_bridges"], bridge["transport"]), (True, "snowflake"))
+        self.assertEqual(bridge["bridges"][0], self.OBFS4)
+        self.assertTrue(bridge["bridges"][1].startswith("snowflake "))
+        self.assertNotIn("built-in", self.bridges("use", "obfs4").stdout)
+        self.assertEqual(self.content()["bridge"]["transport"], "obfs4")
+        # The last one that is in use stays.
+        self.assertIn("the last obfs4 bridge", self.bridges("remove", "1", code=4).stderr)
+        self.bridges("use", "none")
+        self.bridges("remove", "1")
+        self.assertFalse(self.content()["bridge"]["use_bridges"])
+        self.bridges("use", "webtunnel", code=1)
+        self.bridges("use", "obsf4", code=2)
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=1)

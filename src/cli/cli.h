@@ -9,7 +9,8 @@
 #include "client/client.h"
 
 /* The configuration without --config, if it exists. */
-#define CLI_CONFIG_FILE "/etc/torvm/torvm.json"
+#define CLI_CONFIG_DIR "/etc/torvm"
+#define CLI_CONFIG_FILE CLI_CONFIG_DIR "/torvm.json"
 
 #define CLI_LOCKDOWN_UNIT "torvm-lockdown.service"
 
@@ -37,6 +38,8 @@ enum cli_option {
 	CLI_OPTION_JSON,
 	CLI_OPTION_WATCH,
 	CLI_OPTION_FOLLOW,
+	CLI_OPTION_SHOW_SECRETS,
+	CLI_OPTION_QR,
 	CLI_OPTION_HELP,
 	CLI_OPTION_VERSION,
 	CLI_OPTION_COUNT,
@@ -59,6 +62,7 @@ struct cli_args {
 	const char *accel;  /* "auto", "kvm", "tcg"; NULL: not given */
 	uint32_t confirm_s; /* 0: not given */
 	uint32_t timeout_s; /* 0: not given */
+	uint32_t qr;        /* number of a bridge; 0: not given */
 	char *const *words; /* arguments that are no options */
 	int n_words;
 };
@@ -87,6 +91,9 @@ extern const struct cli_command cli_commands[];
 int cli_parse(const struct cli_command *command, int argc, char **argv,
 	      struct cli_args *ret);
 void cli_args_deinit(struct cli_args *args);
+
+/* A whole number from 1 to 999999, or 0: it is none. */
+unsigned long cli_parse_number(const char *text);
 
 /* The options of @mask as lines of --help. */
 void cli_print_options(FILE *out, unsigned int mask);
@@ -169,6 +176,7 @@ int cli_down(const struct cli_args *args);
 int cli_confirm(const struct cli_args *args);
 int cli_status(const struct cli_args *args);
 int cli_log(const struct cli_args *args);
+int cli_bridges(const struct cli_args *args);
 int cli_lockdown_command(const struct cli_args *args);
 int cli_selftest(const struct cli_args *args);
 int cli_recover(const struct cli_args *args);

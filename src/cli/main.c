@@ -75,6 +75,28 @@ const struct cli_command cli_commands[] = {
 	  "  3  no controller runs\n"
 	  "  6  root or group torvm is needed\n",
 	  "  torvm log -f\n" },
+	{ "bridges", "list | add LINE... | remove N | use TRANSPORT",
+	  "enter Tor by bridges, where it is blocked",
+	  CLI_BIT(CONFIG) | CLI_BIT(JSON) | CLI_BIT(SHOW_SECRETS) | CLI_BIT(QR),
+	  1, 256, cli_bridges,
+	  "list shows the bridges of the configuration, with \"***\" for what is\n"
+	  "secret; --qr N draws one for a camera. add reads bridge lines as they are\n"
+	  "handed out, or the text of a QR code, from standard input (\"-\", or no\n"
+	  "argument); lines given as arguments can be seen by other users of this\n"
+	  "computer while the command runs. remove takes a number of the list or a\n"
+	  "line. use obfs4, meek, snowflake or webtunnel enters Tor by that\n"
+	  "transport's bridges, the built-in ones if the configuration has none;\n"
+	  "use plain by those without a transport; use none without bridges.\n"
+	  "The file is replaced in one step; a running controller goes on as it is\n"
+	  "until the next start.\n",
+	  "  0  done\n"
+	  "  1  it failed; the message says at what\n"
+	  "  2  wrong usage\n"
+	  "  4  a line or the configuration was refused; nothing was changed\n"
+	  "  6  root is needed\n",
+	  "  torvm bridges add < bridges.txt\n"
+	  "  torvm bridges use snowflake\n"
+	  "  torvm bridges list --json\n" },
 	{ "confirm", "", "keep a protection started with --confirm",
 	  CLI_BIT(RUNTIME_DIR), 0, 0, cli_confirm,
 	  "Tells a controller that was started with --confirm that the caller can\n"

@@ -42,6 +42,9 @@ static const struct {
 			       "go on and print each change" },
 	[CLI_OPTION_FOLLOW] = { "follow", 'f', NULL,
 				"go on and print each new line" },
+	[CLI_OPTION_SHOW_SECRETS] = { "show-secrets", 0, NULL,
+				      "do not hide what is secret" },
+	[CLI_OPTION_QR] = { "qr", 0, "N", "draw bridge N as a QR code" },
 	[CLI_OPTION_HELP] = { "help", 'h', NULL, "explain this command" },
 	[CLI_OPTION_VERSION] = { "version", 'V', NULL, "print the version" },
 };
@@ -64,14 +67,19 @@ void cli_print_options(FILE *out, unsigned int mask)
 	}
 }
 
-static int parse_seconds(const char *name, const char *text, uint32_t *ret)
+unsigned long cli_parse_number(const char *text)
 {
 	size_t n = strlen(text);
-	unsigned long value;
 
-	value = n > 0 && n <= 6 && strspn(text, "0123456789") == n
-			? strtoul(text, NULL, 10)
-			: 0;
+	return n > 0 && n <= 6 && strspn(text, "0123456789") == n
+		       ? strtoul(text, NULL, 10)
+		       : 0;
+}
+
+static int parse_seconds(const char *name, const char *text, uint32_t *ret)
+{
+	unsigned long value = cli_parse_number(text);
+
 	if (value < 1 || value > CLI_SECONDS_MAX)
 		return cli_fail(
 			EXIT_CODE_USAGE,
@@ -132,6 +140,14 @@ static int take(struct cli_args *args, enum cli_option option,
 		return parse_seconds(name, value, &args->confirm_s);
 	case CLI_OPTION_TIMEOUT:
 		return parse_seconds(name, value, &args->timeout_s);
+	case CLI_OPTION_QR:
+		args->qr = (uint32_t)cli_parse_number(value);
+		return args->qr ? 0
+				: cli_fail(EXIT_CODE_USAGE,
+					   "--qr: \"%.40s\"; allowed: a number "
+					   "that \"torvm bridges list\" prints",
+					   value);
+	case CLI_OPTION_SHOW_SECRETS:
 	case CLI_OPTION_HEADLESS:
 	case CLI_OPTION_VERBOSE:
 	case CLI_OPTION_YES:
