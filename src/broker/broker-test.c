@@ -427,6 +427,43 @@ static void no_resolved_is_no_failure(void **state)
 	assert_clean();
 }
 
+static void a_resolver_that_fails_is_asked_again(void **state)
+{
+	start_all();
+	assert_false(t.b.dns_pending);
+	fake_net.dns = false;
+	fake_net.log[0] = '\0';
+	fake_net.fail_at = fake_net.n_calls + 1;
+	assert_int_equal(ask(BROKER_REQUEST_SET_DNS), 0);
+	assert_true(t.b.dns_pending && !fake_net.dns);
+	broker_dns_changed(&t.b);
+	assert_string_equal(fake_net.log, "dns_set dns_set");
+	assert_true(!t.b.dns_pending && fake_net.dns);
+	assert_string_equal(t.events, "repaired ");
+}
+
+static void a_resolver_that_forgot_is_told_again(void **state)
+{
+	/* It came later than we. */
+	fake_net.dns_unsupported = true;
+	start_all();
+	fake_net.dns_unsupported = false;
+	broker_dns_changed(&t.b);
+	assert_true(fake_net.dns && t.b.up & BROKER_UP_DNS);
+	assert_string_equal(t.events, "repaired ");
+	fake_net.log[0] = '\0';
+	broker_dns_changed(&t.b);
+	assert_string_equal(fake_net.log, "");
+	fake_net.dns = false; /* somebody reverted it */
+	broker_dns_changed(&t.b);
+	assert_true(fake_net.dns);
+	/* Not during a stop, and not without a TAP. */
+	assert_int_equal(ask(BROKER_REQUEST_DELETE_TAP), 0);
+	fake_net.dns = false;
+	broker_dns_changed(&t.b);
+	assert_false(fake_net.dns);
+}
+
 /* Each mutation finds its intention on disk. */
 static void before_change(const char *call)
 {
@@ -783,6 +820,8 @@ int main(void)
 		T(a_new_link_gets_its_chain_and_its_sysctl),
 		T(without_a_block_the_watch_is_nobodys_business),
 		T(no_resolved_is_no_failure),
+		T(a_resolver_that_fails_is_asked_again),
+		T(a_resolver_that_forgot_is_told_again),
 		T(each_change_is_on_disk_before_it_is_made),
 		T(without_a_journal_nothing_is_changed),
 		T(any_call_may_fail_and_the_block_goes_last),

@@ -385,14 +385,18 @@ static int do_set_dns(struct broker *b, const struct request *q,
 		return error_set(e, -EPROTO,
 				 "SET_DNS comes after CONFIGURE_TAP");
 	r = intend(b, BROKER_UP_DNS, e);
-	if (r == 0)
-		r = net_dns_set(b->net, &b->journal.plan, e);
-	if (r == -EOPNOTSUPP)
-		return 0; /* the sentence goes into the reply all the same */
 	if (r < 0)
 		return r;
-	b->up |= BROKER_UP_DNS;
-	return 0;
+	r = net_dns_set(b->net, &b->journal.plan, e);
+	if (r == 0)
+		b->up |= BROKER_UP_DNS;
+	/* Not a reason to take the VM down: no name is asked anywhere else,
+	 * and a resolver that hangs may be there again in a moment. */
+	b->dns_pending = r < 0 && r != -EOPNOTSUPP;
+	if (b->dns_pending)
+		log_warning("Names may not resolve yet: %s; trying again",
+			    e->text);
+	return 0; /* the sentence goes into the reply all the same */
 }
 
 static int do_restore_dns(struct broker *b, const struct request *q,
@@ -656,6 +660,32 @@ void broker_network_changed(struct broker *b)
 	}
 	/* Somebody is at it without a pause: again in a moment. */
 	b->to_repair |= NET_CHANGED_LINKS;
+}
+
+void broker_dns_changed(struct broker *b)
+{
+	struct error e = ERROR_NULL(e);
+	int r;
+
+	if (!is_up(b, BROKER_UP_TAP_CONFIGURED) || b->stopping)
+		return;
+	r = net_dns_check(b->net, &b->journal.plan, &e);
+	if (r == 0) {
+		r = intend(b, BROKER_UP_DNS, &e);
+		if (r == 0)
+			r = net_dns_set(b->net, &b->journal.plan, &e);
+		if (r == 0)
+			repaired(b, "systemd-resolved started, or another "
+				    "program changed its settings; names go "
+				    "to Tor again");
+	}
+	if (r == -EOPNOTSUPP)
+		b->up &= ~(uint32_t)BROKER_UP_DNS;
+	else if (r >= 0)
+		b->up |= BROKER_UP_DNS;
+	else if (!b->dns_pending)
+		log_warning("Names may not resolve: %s; trying again", e.text);
+	b->dns_pending = r < 0 && r != -EOPNOTSUPP;
 }
 
 static int adopt(struct broker *b, struct journal *old, struct error *e)

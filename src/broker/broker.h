@@ -37,6 +37,7 @@ struct broker {
 	/* What has to be repaired and could not be yet: NET_CHANGED_*. */
 	unsigned int to_repair;
 	unsigned int failed_repairs; /* those that were complained about */
+	bool dns_pending;            /* the resolver has to be told (again) */
 
 	bool adopted;        /* the block of a dead controller is up */
 	bool under_lockdown; /* lockdown's was when we began */
@@ -89,6 +90,15 @@ void broker_stop(struct broker *b);
 /* Reads the network's watch and repairs. Cheap when nothing has happened: to be
  * called after everything, and each second while to_repair is not 0. */
 void broker_network_changed(struct broker *b);
+
+/**
+ * broker_dns_changed() - Look whether names still go to the VM
+ *
+ * To be called when systemd-resolved may have started or its settings have been
+ * changed, and from time to time while dns_pending. Puts ours back. Blocks
+ * while systemd-resolved does not answer, NET_DNS_TIMEOUT_MS for each call.
+ */
+void broker_dns_changed(struct broker *b);
 
 /**
  * broker_restore() - Do what the engine should have done at a stop

@@ -1,13 +1,13 @@
 /*
  * The event loop.
  *
- * Theory of operation: one poll() over six fds and four deadlines. Everything
+ * Theory of operation: one poll() over seven fds and five deadlines. Everything
  * it hears leads to one call of broker.h or supervise.h, where the decisions
  * are. A packet of the engine is answered before the next one is read.
  *
  * Deadlines: the next start of an engine; the end of a stop (the broker then
  * finishes it itself); the end of an engine that closed its channel; the next
- * attempt at a repair.
+ * attempt at a repair; the next attempt to reach the resolver or its bus.
  *
  * Watch storms: while another program fights over the tables, each repair
  * takes a breath after the tenth within a second, so that the fight does not
@@ -34,7 +34,8 @@
 #define STOP_TIMEOUT_MS 60000
 #define ENGINE_END_TIMEOUT_MS 5000 /* channel closed -> reaped */
 #define REPAIR_RETRY_MS 1000
-#define WATCH_BURST 10 /* repairs per second without a breath */
+#define DNS_RETRY_MS 10000 /* a resolver that hangs blocks us for seconds */
+#define WATCH_BURST 10     /* repairs per second without a breath */
 #define WATCH_BREATH_MS 200
 
 #define NEVER INT64_MAX
@@ -52,6 +53,9 @@ struct loop {
 	int64_t engine_end_ms;
 	int64_t stop_ms;
 	int64_t repair_ms;
+	int64_t dns_ms;
+
+	struct net_dns_watch *dns; /* NULL: no bus, or nothing to watch */
 
 	int64_t watch_second_ms;
 	unsigned int watch_count;
@@ -312,6 +316,34 @@ static void count_watch(struct loop *l)
 		l->watch_mute_ms = now + WATCH_BREATH_MS;
 }
 
+/* While names go to the VM: listens to the resolver, and looks after it. */
+static void watch_dns(struct loop *l)
+{
+	const bool due = l->dns_ms != NEVER && now_ms() >= l->dns_ms;
+	int r = 0;
+
+	if (!(l->b->up & BROKER_UP_TAP_CONFIGURED) || l->b->stopping) {
+		net_dns_watch_close(l->dns);
+		l->dns = NULL;
+		l->dns_ms = NEVER;
+		return;
+	}
+	if (!l->dns && (due || l->dns_ms == NEVER))
+		net_dns_watch_open(&l->dns, NULL);
+	if (l->dns)
+		r = net_dns_watch_read(l->dns);
+	if (r < 0) {
+		net_dns_watch_close(l->dns);
+		l->dns = NULL;
+	}
+	if (r > 0 || (due && l->b->dns_pending))
+		broker_dns_changed(l->b);
+	if (l->dns && !l->b->dns_pending)
+		l->dns_ms = NEVER;
+	else if (due || l->dns_ms == NEVER)
+		l->dns_ms = now_ms() + DNS_RETRY_MS;
+}
+
 static void check_deadlines(struct loop *l)
 {
 	int64_t now = now_ms();
@@ -345,6 +377,8 @@ static int poll_timeout(const struct loop *l)
 		at = l->stop_ms;
 	if (l->repair_ms < at)
 		at = l->repair_ms;
+	if (l->dns_ms < at)
+		at = l->dns_ms;
 	if (l->watch_mute_ms && l->watch_mute_ms < at)
 		at = l->watch_mute_ms;
 	if (at == NEVER)
@@ -363,8 +397,9 @@ int loop_run(struct broker *b, int signal_fd)
 		.engine_end_ms = NEVER,
 		.stop_ms = NEVER,
 		.repair_ms = NEVER,
+		.dns_ms = NEVER,
 	};
-	enum { SIGNAL, SPAWNER, ENGINE, VM, WATCH, N };
+	enum { SIGNAL, SPAWNER, ENGINE, VM, WATCH, DNS, N };
 
 	b->send_event = send_event;
 	b->notify = notify;
@@ -379,8 +414,11 @@ int loop_run(struct broker *b, int signal_fd)
 			[VM] = { .fd = b->vm_pidfd, .events = POLLIN },
 			[WATCH] = { .fd = muted ? -1 : net_watch_fd(b->net),
 				    .events = POLLIN },
+			[DNS] = { .fd = -1 },
 		};
 
+		if (l.dns)
+			p[DNS].fd = net_dns_watch_fd(l.dns, &p[DNS].events);
 		if (!muted)
 			l.watch_mute_ms = 0;
 		if (poll(p, N, poll_timeout(&l)) < 0 && errno != EINTR) {
@@ -405,9 +443,13 @@ int loop_run(struct broker *b, int signal_fd)
 		 * into the platform, which would otherwise stay silent. */
 		if (!l.ended && !muted)
 			broker_network_changed(b);
+		/* After the network: it may block. */
+		if (!l.ended)
+			watch_dns(&l);
 		if (!l.ended)
 			check_deadlines(&l);
 	}
+	net_dns_watch_close(l.dns);
 	kill_engine(&l);
 	channel_close_fds(&l.engine_fd, 1);
 	channel_close_fds(&l.engine_pidfd, 1);

@@ -95,11 +95,7 @@ static void take_event(struct broker_link *b, const struct broker_message *m)
 			   "leaves this machine. TorVM makes it anew.");
 		engine_feed(e, LIFECYCLE_EVENT_TAP_LOST);
 		break;
-	case BROKER_EVENT_REPAIRED:
-		log_warning("Another program touched the kill switch; it is "
-			    "back in place: %s",
-			    m->text);
-		break;
+	case BROKER_EVENT_REPAIRED: log_warning("%s", m->text); break;
 	case BROKER_REQUEST_NONE:
 	case BROKER_REQUEST_PRECHECK:
 	case BROKER_REQUEST_BLOCK:

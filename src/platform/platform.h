@@ -102,6 +102,25 @@ int net_sockets_destroy(struct net *net, struct in_addr addr, struct error *e);
 int net_dns_set(struct net *net, const struct net_plan *plan, struct error *e);
 int net_dns_restore(struct net *net, const struct net_plan *plan,
 		    struct error *e);
+/* 1: names go to the VM as net_dns_set() set it, 0: somebody else has changed
+ * that; errors as net_dns_set(). */
+int net_dns_check(struct net *net, const struct net_plan *plan,
+		  struct error *e);
+
+/* Listens for a systemd-resolved that starts, and for changes of its settings.
+ * None of these functions blocks. */
+struct net_dns_watch;
+/* *ret is freed by net_dns_watch_close(). A negative errno: there is no system
+ * bus now. */
+int net_dns_watch_open(struct net_dns_watch **ret, struct error *e);
+void net_dns_watch_close(struct net_dns_watch *watch);
+void net_dns_watch_closep(struct net_dns_watch **watch);
+/* The fd and the poll(2) events that net_dns_watch_read() waits for; they are
+ * others after each call of it. */
+int net_dns_watch_fd(struct net_dns_watch *watch, short *ret_events);
+/* 1: time for net_dns_check(); 0: nothing; negative errno: the bus is gone, and
+ * the watch of no more use. */
+int net_dns_watch_read(struct net_dns_watch *watch);
 
 /* Sysctls that TorVM needs while it runs. For each one that has to change,
  * @save is called before the change with its path below /proc/sys, its value

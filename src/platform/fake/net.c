@@ -229,6 +229,13 @@ int net_dns_set(struct net *net, const struct net_plan *plan, struct error *e)
 	return done(r);
 }
 
+int net_dns_check(struct net *net, const struct net_plan *plan, struct error *e)
+{
+	if (fake_net.dns_unsupported)
+		return error_set(e, -EOPNOTSUPP, "no systemd-resolved here");
+	return fake_net.dns;
+}
+
 int net_dns_restore(struct net *net, const struct net_plan *plan,
 		    struct error *e)
 {

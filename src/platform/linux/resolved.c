@@ -11,11 +11,17 @@
  * network that TorVM does not protect; so the owner of the bus name must live
  * in our namespace. Where it cannot be read whose namespace it is, it is not
  * asked.
+ *
+ * The watch is a connection of its own that only listens: to the bus, for a
+ * resolved that starts, and to resolved's own signal that settings of some link
+ * have changed. Either says no more than that it is time to look.
  */
 #include "platform/linux/linux.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -24,6 +30,13 @@
 #define SERVICE "org.freedesktop.resolve1"
 #define OBJECT "/org/freedesktop/resolve1"
 #define INTERFACE "org.freedesktop.resolve1.Manager"
+
+#define OWNER_MATCH                                                   \
+	"type='signal',sender='org.freedesktop.DBus',"                \
+	"interface='org.freedesktop.DBus',member='NameOwnerChanged'," \
+	"arg0='" SERVICE "'"
+/* Messages that one look at the watch takes, however many there are. */
+#define WATCH_MESSAGES_MAX 256
 
 static bool same_file(const char *a, const char *b, int *ret_errno)
 {
@@ -216,4 +229,162 @@ int net_dns_restore(struct net *net, const struct net_plan *plan,
 			return failed(e, r, "RevertLink", &error);
 	}
 	return flush_caches(bus, e);
+}
+
+/* Entries of Manager's lists DNS, a(iiay), and Domains, a(isb), after the
+ * link's index. Return: whether it is what net_dns_set() sets. */
+static int read_server(sd_bus_message *m, const struct net_plan *plan)
+{
+	const void *address;
+	int32_t family;
+	size_t len;
+	int r;
+
+	r = sd_bus_message_read(m, "i", &family);
+	if (r >= 0)
+		r = sd_bus_message_read_array(m, 'y', &address, &len);
+	if (r < 0)
+		return r;
+	return family == AF_INET && len == sizeof(plan->vm_ip) &&
+	       memcmp(address, &plan->vm_ip, len) == 0;
+}
+
+static int read_domain(sd_bus_message *m, const struct net_plan *plan)
+{
+	const char *domain;
+	int routing_only, r;
+
+	r = sd_bus_message_read(m, "sb", &domain, &routing_only);
+	return r < 0 ? r : routing_only && strcmp(domain, ".") == 0;
+}
+
+/* Whether one of Manager's lists has our entry for the link, and it alone. */
+static int check_list(sd_bus *bus, const char *property, const char *entry,
+		      int (*read)(sd_bus_message *m,
+				  const struct net_plan *plan),
+		      const struct net_plan *plan, int ifindex, struct error *e)
+{
+	_cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+	_cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+	int r, n_ours = 0, n_others = 0;
+	char list[16], array[20];
+
+	snprintf(list, sizeof(list), "(%s)", entry);
+	snprintf(array, sizeof(array), "a%s", list);
+	r = sd_bus_get_property(bus, SERVICE, OBJECT, INTERFACE, property,
+				&error, &m, array);
+	if (r < 0)
+		return failed(e, r, property, &error);
+	r = sd_bus_message_enter_container(m, 'a', list);
+	while (r >= 0 &&
+	       (r = sd_bus_message_enter_container(m, 'r', entry)) > 0) {
+		int32_t index;
+
+		r = sd_bus_message_read(m, "i", &index);
+		if (r >= 0)
+			r = read(m, plan);
+		if (r >= 0 && index == ifindex)
+			*(r ? &n_ours : &n_others) += 1;
+		if (r >= 0)
+			r = sd_bus_message_exit_container(m);
+	}
+	if (r < 0)
+		return error_set(e, r, "systemd-resolved's list of %s: %s",
+				 property, strerror(-r));
+	return n_ours == 1 && n_others == 0;
+}
+
+int net_dns_check(struct net *net, const struct net_plan *plan, struct error *e)
+{
+	_cleanup_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
+	struct net_link link;
+	int r;
+
+	r = connect_resolved(&bus, e);
+	if (r < 0)
+		return r;
+	if (link_read(net, plan->tap_name, &link) < 0)
+		return error_set(e, -ENODEV, "the TAP %s is not there",
+				 plan->tap_name);
+	r = check_list(bus, "DNS", "iiay", read_server, plan, link.index, e);
+	if (r > 0)
+		r = check_list(bus, "Domains", "isb", read_domain, plan,
+			       link.index, e);
+	return r;
+}
+
+/* --- the watch --- */
+
+struct net_dns_watch {
+	sd_bus *bus;
+	bool changed;
+};
+
+static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct net_dns_watch *watch = userdata;
+
+	watch->changed = true;
+	return 0;
+}
+
+int net_dns_watch_open(struct net_dns_watch **ret, struct error *e)
+{
+	_cleanup_(net_dns_watch_closep) struct net_dns_watch *watch =
+		calloc(1, sizeof(*watch));
+	int r;
+
+	if (!watch)
+		return error_set(e, -ENOMEM, "out of memory");
+	r = sd_bus_open_system(&watch->bus);
+	/* That the bus has heard of it counts as a change, too: what happened
+	 * before was not seen. */
+	if (r >= 0)
+		r = sd_bus_add_match_async(watch->bus, NULL, OWNER_MATCH,
+					   on_signal, on_signal, watch);
+	if (r >= 0)
+		r = sd_bus_match_signal_async(watch->bus, NULL, SERVICE, OBJECT,
+					      "org.freedesktop.DBus.Properties",
+					      "PropertiesChanged", on_signal,
+					      on_signal, watch);
+	if (r < 0)
+		return error_set(e, r, "cannot listen to the system bus: %s",
+				 strerror(-r));
+	*ret = watch;
+	watch = NULL;
+	return 0;
+}
+
+void net_dns_watch_close(struct net_dns_watch *watch)
+{
+	if (!watch)
+		return;
+	sd_bus_close_unref(watch->bus);
+	free(watch);
+}
+
+void net_dns_watch_closep(struct net_dns_watch **watch)
+{
+	net_dns_watch_close(*watch);
+}
+
+int net_dns_watch_fd(struct net_dns_watch *watch, short *ret_events)
+{
+	int events = sd_bus_get_events(watch->bus);
+
+	*ret_events = (short)(events < 0 ? POLLIN : events);
+	return sd_bus_get_fd(watch->bus);
+}
+
+int net_dns_watch_read(struct net_dns_watch *watch)
+{
+	int r = 1;
+
+	for (int i = 0; r > 0 && i < WATCH_MESSAGES_MAX; i++)
+		r = sd_bus_process(watch->bus, NULL);
+	if (r < 0)
+		return r;
+	r = watch->changed;
+	watch->changed = false;
+	return r;
 }
