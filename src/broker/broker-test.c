@@ -787,6 +787,19 @@ static void an_engines_end_is_judged(void **state)
 	assert_int_equal(code, EXIT_CODE_RESTORE);
 }
 
+/* Found by tests/fuzz/broker-fuzz.c: the second answer had no sentence. */
+static void a_blemish_is_explained_each_time(void **state)
+{
+	start_all();
+	/* kill, close, block; sockets, TAP, DNS; then the sysctl */
+	fake_net.fail_at = fake_net.n_calls + 5;
+	assert_int_equal(ask(BROKER_REQUEST_UNBLOCK), -EREMOTEIO);
+	assert_true(t.b.unblocked && t.b.blemished);
+	assert_non_null(strstr(last_reply.text, "torvm recover"));
+	assert_int_equal(ask(BROKER_REQUEST_UNBLOCK), -EREMOTEIO);
+	assert_non_null(strstr(last_reply.text, "torvm recover"));
+}
+
 static void restarts_slow_down_and_recover(void **state)
 {
 	struct supervise_backoff backoff = { 0 };
@@ -810,6 +823,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(start_and_stop_in_order),
 		T(unblock_alone_restores_in_the_same_order),
+		T(a_blemish_is_explained_each_time),
 		T(requests_out_of_order_change_nothing),
 		T(another_plan_is_refused_while_blocked),
 		T(malformed_packets_are_answered),

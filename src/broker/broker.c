@@ -455,8 +455,15 @@ int broker_restore(struct broker *b, struct error *e)
 
 	if (!b->blocked && !b->adopted)
 		return RESTORE_DONE;
-	if (b->unblocked)
-		return b->blemished ? RESTORE_BLEMISHED : RESTORE_DONE;
+	if (b->unblocked && !b->blemished)
+		return RESTORE_DONE;
+	if (b->unblocked) {
+		error_set(e, -EREMOTEIO,
+			  "the network was restored but for a setting that "
+			  "could not be put back; when that is mended: torvm "
+			  "recover");
+		return RESTORE_BLEMISHED;
+	}
 	r = kill_vm(b, e);
 	if (r < 0)
 		return r;

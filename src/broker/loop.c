@@ -387,9 +387,57 @@ static int poll_timeout(const struct loop *l)
 	return left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
 }
 
-int loop_run(struct broker *b, int signal_fd)
+/* One round: waits for something to happen and deals with all that has. */
+static void turn(struct loop *l)
 {
-	struct loop l = {
+	enum { SIGNAL, SPAWNER, ENGINE, VM, WATCH, DNS, N };
+	struct broker *b = l->b;
+	bool muted = l->watch_mute_ms > now_ms();
+	struct pollfd p[N] = {
+		[SIGNAL] = { .fd = l->signal_fd, .events = POLLIN },
+		[SPAWNER] = { .fd = b->spawner->fd, .events = POLLIN },
+		[ENGINE] = { .fd = l->engine_fd, .events = POLLIN },
+		[VM] = { .fd = b->vm_pidfd, .events = POLLIN },
+		[WATCH] = { .fd = muted ? -1 : net_watch_fd(b->net),
+			    .events = POLLIN },
+		[DNS] = { .fd = -1 },
+	};
+
+	if (l->dns)
+		p[DNS].fd = net_dns_watch_fd(l->dns, &p[DNS].events);
+	if (!muted)
+		l->watch_mute_ms = 0;
+	if (poll(p, N, poll_timeout(l)) < 0 && errno != EINTR) {
+		log_error("poll: %s", strerror(errno));
+		end(l, EXIT_CODE_FAILED);
+		return;
+	}
+	/* First what closes, then what asks. */
+	if (p[VM].revents)
+		broker_vm_died(b);
+	if (p[WATCH].revents)
+		count_watch(l);
+	if (p[SIGNAL].revents)
+		read_signal(l);
+	if (p[ENGINE].revents && l->engine_fd >= 0)
+		read_engine(l);
+	/* An engine's last requests come before its end. */
+	if (!l->ended && (l->engine_fd < 0 || !(p[ENGINE].revents & POLLIN)))
+		read_spawner(l);
+	/* After anything: changing the firewall empties the watch's fd
+	 * into the platform, which would otherwise stay silent. */
+	if (!l->ended && !muted)
+		broker_network_changed(b);
+	/* After the network: it may block. */
+	if (!l->ended)
+		watch_dns(l);
+	if (!l->ended)
+		check_deadlines(l);
+}
+
+static void begin(struct loop *l, struct broker *b, int signal_fd)
+{
+	*l = (struct loop){
 		.b = b,
 		.signal_fd = signal_fd,
 		.engine_fd = -1,
@@ -399,61 +447,29 @@ int loop_run(struct broker *b, int signal_fd)
 		.repair_ms = NEVER,
 		.dns_ms = NEVER,
 	};
-	enum { SIGNAL, SPAWNER, ENGINE, VM, WATCH, DNS, N };
-
 	b->send_event = send_event;
 	b->notify = notify;
-	b->userdata = &l;
-	start_engine(&l);
-	while (!l.ended) {
-		bool muted = l.watch_mute_ms > now_ms();
-		struct pollfd p[N] = {
-			[SIGNAL] = { .fd = signal_fd, .events = POLLIN },
-			[SPAWNER] = { .fd = b->spawner->fd, .events = POLLIN },
-			[ENGINE] = { .fd = l.engine_fd, .events = POLLIN },
-			[VM] = { .fd = b->vm_pidfd, .events = POLLIN },
-			[WATCH] = { .fd = muted ? -1 : net_watch_fd(b->net),
-				    .events = POLLIN },
-			[DNS] = { .fd = -1 },
-		};
+	b->userdata = l;
+	start_engine(l);
+}
 
-		if (l.dns)
-			p[DNS].fd = net_dns_watch_fd(l.dns, &p[DNS].events);
-		if (!muted)
-			l.watch_mute_ms = 0;
-		if (poll(p, N, poll_timeout(&l)) < 0 && errno != EINTR) {
-			log_error("poll: %s", strerror(errno));
-			end(&l, EXIT_CODE_FAILED);
-			break;
-		}
-		/* First what closes, then what asks. */
-		if (p[VM].revents)
-			broker_vm_died(b);
-		if (p[WATCH].revents)
-			count_watch(&l);
-		if (p[SIGNAL].revents)
-			read_signal(&l);
-		if (p[ENGINE].revents && l.engine_fd >= 0)
-			read_engine(&l);
-		/* An engine's last requests come before its end. */
-		if (!l.ended &&
-		    (l.engine_fd < 0 || !(p[ENGINE].revents & POLLIN)))
-			read_spawner(&l);
-		/* After anything: changing the firewall empties the watch's fd
-		 * into the platform, which would otherwise stay silent. */
-		if (!l.ended && !muted)
-			broker_network_changed(b);
-		/* After the network: it may block. */
-		if (!l.ended)
-			watch_dns(&l);
-		if (!l.ended)
-			check_deadlines(&l);
-	}
-	net_dns_watch_close(l.dns);
-	kill_engine(&l);
-	channel_close_fds(&l.engine_fd, 1);
-	channel_close_fds(&l.engine_pidfd, 1);
-	b->send_event = NULL;
-	b->notify = NULL;
-	return l.exit_code;
+static int finish(struct loop *l)
+{
+	net_dns_watch_close(l->dns);
+	kill_engine(l);
+	channel_close_fds(&l->engine_fd, 1);
+	channel_close_fds(&l->engine_pidfd, 1);
+	l->b->send_event = NULL;
+	l->b->notify = NULL;
+	return l->exit_code;
+}
+
+int loop_run(struct broker *b, int signal_fd)
+{
+	struct loop l;
+
+	begin(&l, b, signal_fd);
+	while (!l.ended)
+		turn(&l);
+	return finish(&l);
 }
