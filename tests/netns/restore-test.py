@@ -318,7 +318,7 @@ def sockets_end():
 
 
 def containers():
-    """Host and its own containers keep talking; the container gets no farther"""
+    """Host and its own containers keep talking; without NAT that is all"""
     run("ip", "netns", "add", "box")
     run("ip", "link", "add", "v0", "netns", "host", "type", "veth",
         "peer", "name", "v1", "netns", "box")
@@ -348,7 +348,8 @@ def containers():
     lab.capture.take()
     err, took, s = connect("box", 0, (WEB4, 80))
     s.close()
-    assert err in (errno.ECONNREFUSED, errno.EHOSTUNREACH) and took < 0.1, (err, took)
+    # Its first packet is lost, see containers-test.py.
+    assert err in (errno.ECONNREFUSED, errno.EHOSTUNREACH) and took < 3, (err, took)
     assert not lab.capture.leaks()
     # A port that leads out: the bridge is guarded from then on.
     lab.ip("host", "route", "add", "198.51.100.0/24", "via", "172.17.0.2")

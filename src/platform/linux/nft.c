@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_tuple_common.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <net/if.h>
 #include <stdlib.h>
@@ -169,40 +170,89 @@ static void set_elem(struct nft_batch *b, struct nftnl_set *s, const void *key,
 	nftnl_set_elem_add(s, elem);
 }
 
-void nft_set_add(struct nft_batch *b, const char *name, uint32_t key_type,
-		 uint32_t key_len, const struct nft_range *ranges, size_t n)
+/* @s is sent, first the set, then its elements, and freed. */
+static void set_message(struct nft_batch *b, struct nftnl_set *s, bool filled)
 {
-	struct nftnl_set *s = nftnl_set_alloc();
 	struct nlmsghdr *nlh;
 
-	if (!s)
-		return fail(b, -ENOMEM);
-	nftnl_set_set_u32(s, NFTNL_SET_FAMILY, (uint32_t)b->family);
-	nftnl_set_set_str(s, NFTNL_SET_TABLE, b->table);
-	nftnl_set_set_str(s, NFTNL_SET_NAME, name);
-	nftnl_set_set_u32(s, NFTNL_SET_FLAGS,
-			  NFT_SET_INTERVAL | NFT_SET_CONSTANT);
-	nftnl_set_set_u32(s, NFTNL_SET_KEY_TYPE, key_type);
-	nftnl_set_set_u32(s, NFTNL_SET_KEY_LEN, key_len);
-	/* The kernel wants an id; it only matters within the batch. */
-	nftnl_set_set_u32(s, NFTNL_SET_ID, b->seq);
-	nlh = message(b, NFT_MSG_NEWSET, NLM_F_CREATE, "a set of intervals");
+	nlh = message(b, NFT_MSG_NEWSET, NLM_F_CREATE, "a set");
 	if (nlh) {
 		nftnl_set_nlmsg_build_payload(nlh, s);
 		message_done(b, nlh);
 	}
+	nlh = filled ? message(b, NFT_MSG_NEWSETELEM, NLM_F_CREATE,
+			       "set elements")
+		     : NULL;
+	if (nlh) {
+		nftnl_set_elems_nlmsg_build_payload(nlh, s);
+		message_done(b, nlh);
+	}
+	nftnl_set_free(s);
+}
+
+static struct nftnl_set *set_new(struct nft_batch *b, const char *name,
+				 uint32_t key_type, uint32_t key_len,
+				 uint32_t flags)
+{
+	struct nftnl_set *s = nftnl_set_alloc();
+
+	if (!s) {
+		fail(b, -ENOMEM);
+		return NULL;
+	}
+	nftnl_set_set_u32(s, NFTNL_SET_FAMILY, (uint32_t)b->family);
+	nftnl_set_set_str(s, NFTNL_SET_TABLE, b->table);
+	nftnl_set_set_str(s, NFTNL_SET_NAME, name);
+	nftnl_set_set_u32(s, NFTNL_SET_FLAGS, flags);
+	nftnl_set_set_u32(s, NFTNL_SET_KEY_TYPE, key_type);
+	nftnl_set_set_u32(s, NFTNL_SET_KEY_LEN, key_len);
+	/* The kernel wants an id; it only matters within the batch. */
+	nftnl_set_set_u32(s, NFTNL_SET_ID, b->seq);
+	return s;
+}
+
+void nft_set_add(struct nft_batch *b, const char *name, uint32_t key_type,
+		 uint32_t key_len, const struct nft_range *ranges, size_t n)
+{
+	struct nftnl_set *s = set_new(b, name, key_type, key_len,
+				      NFT_SET_INTERVAL | NFT_SET_CONSTANT);
+
+	if (!s)
+		return;
 	for (size_t i = 0; i < n; i++) {
 		set_elem(b, s, ranges[i].from, key_len, 0);
 		if (ranges[i].to)
 			set_elem(b, s, ranges[i].to, key_len,
 				 NFT_SET_ELEM_INTERVAL_END);
 	}
-	nlh = message(b, NFT_MSG_NEWSETELEM, NLM_F_CREATE, "set elements");
-	if (nlh) {
-		nftnl_set_elems_nlmsg_build_payload(nlh, s);
-		message_done(b, nlh);
-	}
-	nftnl_set_free(s);
+	set_message(b, s, true);
+}
+
+void nft_key_set_add(struct nft_batch *b, const char *name, uint32_t key_type,
+		     uint32_t key_len, const void *keys, size_t n)
+{
+	struct nftnl_set *s =
+		set_new(b, name, key_type, key_len, NFT_SET_CONSTANT);
+
+	if (!s)
+		return;
+	for (size_t i = 0; i < n; i++)
+		set_elem(b, s, (const char *)keys + i * key_len, key_len, 0);
+	set_message(b, s, n > 0);
+}
+
+void nft_dynamic_set_add(struct nft_batch *b, const char *name,
+			 uint32_t key_type, uint32_t key_len, uint32_t size,
+			 uint64_t timeout_ms)
+{
+	struct nftnl_set *s = set_new(b, name, key_type, key_len,
+				      NFT_SET_EVAL | NFT_SET_TIMEOUT);
+
+	if (!s)
+		return;
+	nftnl_set_set_u32(s, NFTNL_SET_DESC_SIZE, size);
+	nftnl_set_set_u64(s, NFTNL_SET_TIMEOUT, timeout_ms);
+	set_message(b, s, false);
 }
 
 void nft_chain_add(struct nft_batch *b, const char *name,
@@ -307,6 +357,17 @@ void nft_ct(struct nft_batch *b, uint32_t key)
 	nftnl_expr_set_u32(x, NFTNL_EXPR_CT_DREG, REG);
 }
 
+void nft_ct_original(struct nft_batch *b, uint32_t key)
+{
+	struct nftnl_expr *x = expr(b, "ct");
+
+	if (!x)
+		return;
+	nftnl_expr_set_u32(x, NFTNL_EXPR_CT_KEY, key);
+	nftnl_expr_set_u8(x, NFTNL_EXPR_CT_DIR, IP_CT_DIR_ORIGINAL);
+	nftnl_expr_set_u32(x, NFTNL_EXPR_CT_DREG, REG);
+}
+
 void nft_fib_type(struct nft_batch *b)
 {
 	struct nftnl_expr *x = expr(b, "fib");
@@ -366,6 +427,17 @@ void nft_lookup(struct nft_batch *b, const char *set, uint32_t flags)
 	nftnl_expr_set_str(x, NFTNL_EXPR_LOOKUP_SET, set);
 	if (flags)
 		nftnl_expr_set_u32(x, NFTNL_EXPR_LOOKUP_FLAGS, flags);
+}
+
+void nft_set_update(struct nft_batch *b, const char *set)
+{
+	struct nftnl_expr *x = expr(b, "dynset");
+
+	if (!x)
+		return;
+	nftnl_expr_set_u32(x, NFTNL_EXPR_DYNSET_SREG_KEY, REG);
+	nftnl_expr_set_u32(x, NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
+	nftnl_expr_set_str(x, NFTNL_EXPR_DYNSET_SET_NAME, set);
 }
 
 static void immediate(struct nft_batch *b, uint32_t value)

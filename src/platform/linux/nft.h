@@ -57,6 +57,13 @@ struct nft_range {
 };
 void nft_set_add(struct nft_batch *b, const char *name, uint32_t key_type,
 		 uint32_t key_len, const struct nft_range *ranges, size_t n);
+/* A set of @n keys, one after the other at @keys. */
+void nft_key_set_add(struct nft_batch *b, const char *name, uint32_t key_type,
+		     uint32_t key_len, const void *keys, size_t n);
+/* An empty set that rules add to; an element stays for @timeout_ms. */
+void nft_dynamic_set_add(struct nft_batch *b, const char *name,
+			 uint32_t key_type, uint32_t key_len, uint32_t size,
+			 uint64_t timeout_ms);
 
 /* @hook NULL: a regular chain. For netdev, the devices, NULL-terminated. */
 struct nft_hook {
@@ -75,12 +82,16 @@ void nft_rule_end(struct nft_batch *b);
 
 void nft_meta(struct nft_batch *b, uint32_t key);
 void nft_ct(struct nft_batch *b, uint32_t key);
+/* Of the flow's first packet, as it came. */
+void nft_ct_original(struct nft_batch *b, uint32_t key);
 void nft_fib_type(struct nft_batch *b);
 void nft_payload(struct nft_batch *b, uint32_t base, uint32_t offset,
 		 uint32_t len);
 void nft_mask(struct nft_batch *b, const void *mask, uint32_t len);
 void nft_cmp(struct nft_batch *b, uint32_t op, const void *data, uint32_t len);
 void nft_lookup(struct nft_batch *b, const char *set, uint32_t flags);
+/* Puts the loaded value into a dynamic set. */
+void nft_set_update(struct nft_batch *b, const char *set);
 /* Loads @value into meta mark or ct mark. */
 void nft_meta_mark_set(struct nft_batch *b, uint32_t value);
 void nft_ct_mark_set(struct nft_batch *b, uint32_t value);

@@ -17,10 +17,13 @@
 #include <string.h>
 
 struct route {
-	uint32_t dst, gateway, prefsrc; /* network byte order */
-	uint32_t table, oif;
-	uint8_t dst_len, type, protocol, scope;
+	uint8_t family, dst_len, type, protocol, scope;
+	uint32_t table, oif, metric;
+	/* Of IPv4 the first four bytes. */
+	uint8_t dst[16], gateway[16], prefsrc[16];
 };
+
+static const int route_families[] = { AF_INET, AF_INET6 };
 
 struct routes {
 	struct route *v;
@@ -39,11 +42,30 @@ static int append(struct routes *routes, const struct route *route)
 	return 0;
 }
 
+static size_t address_len(int family)
+{
+	return family == AF_INET ? 4 : 16;
+}
+
+static bool is_set(const uint8_t address[16])
+{
+	static const uint8_t zero[16];
+
+	return memcmp(address, zero, sizeof(zero)) != 0;
+}
+
+static void get_address(const struct nlattr *attr, int family, uint8_t ret[16])
+{
+	if (mnl_attr_get_payload_len(attr) == address_len(family))
+		memcpy(ret, mnl_attr_get_payload(attr), address_len(family));
+}
+
 static int on_route(const struct nlmsghdr *nlh, void *data)
 {
 	const struct rtmsg *rtm = mnl_nlmsg_get_payload(nlh);
 	const struct nlattr *attr;
 	struct route route = {
+		.family = rtm->rtm_family,
 		.table = rtm->rtm_table,
 		.dst_len = rtm->rtm_dst_len,
 		.type = rtm->rtm_type,
@@ -51,7 +73,8 @@ static int on_route(const struct nlmsghdr *nlh, void *data)
 		.scope = rtm->rtm_scope,
 	};
 
-	if (nlh->nlmsg_type != RTM_NEWROUTE || rtm->rtm_family != AF_INET ||
+	if (nlh->nlmsg_type != RTM_NEWROUTE ||
+	    (rtm->rtm_family != AF_INET && rtm->rtm_family != AF_INET6) ||
 	    (rtm->rtm_flags & RTM_F_CLONED))
 		return MNL_CB_OK;
 	mnl_attr_for_each(attr, nlh, sizeof(*rtm))
@@ -59,9 +82,14 @@ static int on_route(const struct nlmsghdr *nlh, void *data)
 		switch (mnl_attr_get_type(attr)) {
 		case RTA_TABLE: route.table = mnl_attr_get_u32(attr); break;
 		case RTA_OIF: route.oif = mnl_attr_get_u32(attr); break;
-		case RTA_DST: route.dst = mnl_attr_get_u32(attr); break;
-		case RTA_GATEWAY: route.gateway = mnl_attr_get_u32(attr); break;
-		case RTA_PREFSRC: route.prefsrc = mnl_attr_get_u32(attr); break;
+		case RTA_PRIORITY: route.metric = mnl_attr_get_u32(attr); break;
+		case RTA_DST: get_address(attr, route.family, route.dst); break;
+		case RTA_GATEWAY:
+			get_address(attr, route.family, route.gateway);
+			break;
+		case RTA_PREFSRC:
+			get_address(attr, route.family, route.prefsrc);
+			break;
 		}
 	}
 	if (append(data, &route) < 0) {
@@ -73,12 +101,28 @@ static int on_route(const struct nlmsghdr *nlh, void *data)
 
 static int routes_read(struct net *net, struct routes *ret)
 {
-	struct rtmsg rtm = { .rtm_family = AF_INET };
-	struct nlmsghdr *nlh;
+	int r = 0;
 
 	*ret = (struct routes){ 0 };
-	nlh = netlink_message(net, RTM_GETROUTE, 0, &rtm, sizeof(rtm));
-	return netlink_dump(net, net->route, nlh, on_route, ret, &ret->n);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(route_families); i++) {
+		struct rtmsg rtm = {
+			.rtm_family = (uint8_t)route_families[i],
+		};
+		struct routes part = { 0 };
+		struct nlmsghdr *nlh;
+
+		nlh = netlink_message(net, RTM_GETROUTE, 0, &rtm, sizeof(rtm));
+		r = netlink_dump(net, net->route, nlh, on_route, &part,
+				 &part.n);
+		/* A kernel without IPv6 has no IPv6 routes. */
+		if (rtm.rtm_family == AF_INET6 &&
+		    (r == -EAFNOSUPPORT || r == -EOPNOTSUPP))
+			r = 0;
+		for (size_t k = 0; r == 0 && k < part.n; k++)
+			r = append(ret, &part.v[k]);
+		free(part.v);
+	}
+	return r;
 }
 
 static bool is_ours(const struct route *route)
@@ -90,9 +134,11 @@ static bool is_ours(const struct route *route)
 
 static bool same(const struct route *a, const struct route *b)
 {
-	return a->table == b->table && a->type == b->type && a->dst == b->dst &&
-	       a->dst_len == b->dst_len && a->oif == b->oif &&
-	       a->gateway == b->gateway;
+	return a->family == b->family && a->table == b->table &&
+	       a->type == b->type && a->dst_len == b->dst_len &&
+	       a->oif == b->oif && a->metric == b->metric &&
+	       memcmp(a->dst, b->dst, sizeof(a->dst)) == 0 &&
+	       memcmp(a->gateway, b->gateway, sizeof(a->gateway)) == 0;
 }
 
 static bool contains(const struct routes *routes, const struct route *route)
@@ -101,6 +147,19 @@ static bool contains(const struct routes *routes, const struct route *route)
 		if (is_ours(&routes->v[i]) && same(&routes->v[i], route))
 			return true;
 	return false;
+}
+
+/* To a network that is on the link itself. IPv6 knows no scopes of routes. */
+static bool is_connected(const struct route *route)
+{
+	return route->table == RT_TABLE_MAIN && route->type == RTN_UNICAST &&
+	       route->oif && route->dst_len && !is_set(route->gateway) &&
+	       (route->scope == RT_SCOPE_LINK || route->family == AF_INET6);
+}
+
+static void set_ip4(uint8_t dst[16], struct in_addr address)
+{
+	memcpy(dst, &address, sizeof(address));
 }
 
 /* What T shall hold, given all that is there. */
@@ -116,19 +175,21 @@ static int wanted_routes(struct net *net, const struct net_plan *plan,
 	if (r < 0)
 		return r;
 	tap = links_by_name(&links, plan->tap_name);
-	if (net->tap == NET_TAP_CONFIGURED && tap && (tap->flags & IFF_UP))
-		r = append(ret, &(struct route){
-					.type = RTN_UNICAST,
-					.gateway = plan->vm_ip.s_addr,
-					.prefsrc = plan->host_ip.s_addr,
-					.oif = (uint32_t)tap->index,
-				});
+	if (net->tap == NET_TAP_CONFIGURED && tap && (tap->flags & IFF_UP)) {
+		struct route into_tap = {
+			.family = AF_INET,
+			.type = RTN_UNICAST,
+			.oif = (uint32_t)tap->index,
+		};
+
+		set_ip4(into_tap.gateway, plan->vm_ip);
+		set_ip4(into_tap.prefsrc, plan->host_ip);
+		r = append(ret, &into_tap);
+	}
 	for (size_t i = 0; r == 0 && i < all->n; i++) {
 		const struct route *route = &all->v[i];
 
-		if (route->table != RT_TABLE_MAIN || route->gateway ||
-		    route->scope != RT_SCOPE_LINK ||
-		    route->type != RTN_UNICAST || !route->dst_len)
+		if (!is_connected(route))
 			continue;
 		for (size_t k = 0; r == 0 && k < links.n; k++)
 			if ((uint32_t)links.v[k].index == route->oif &&
@@ -141,6 +202,7 @@ static int wanted_routes(struct net *net, const struct net_plan *plan,
 		ret->v[i].table = NET_ROUTE_TABLE;
 	if (r == 0 && net->rules)
 		r = append(ret, &(struct route){
+					.family = AF_INET,
 					.table = NET_PROHIBIT_TABLE,
 					.type = RTN_PROHIBIT,
 				});
@@ -150,51 +212,58 @@ static int wanted_routes(struct net *net, const struct net_plan *plan,
 	return r;
 }
 
+static int route_change(struct net *net, uint16_t type, uint16_t flags,
+			const struct rtmsg *rtm, const struct route *route)
+{
+	const size_t len = address_len(route->family);
+	struct nlmsghdr *nlh;
+
+	nlh = netlink_message(net, type, flags, rtm, sizeof(*rtm));
+	mnl_attr_put_u32(nlh, RTA_TABLE, route->table);
+	if (route->oif)
+		mnl_attr_put_u32(nlh, RTA_OIF, route->oif);
+	if (route->metric)
+		mnl_attr_put_u32(nlh, RTA_PRIORITY, route->metric);
+	if (route->dst_len)
+		mnl_attr_put(nlh, RTA_DST, len, route->dst);
+	if (is_set(route->gateway))
+		mnl_attr_put(nlh, RTA_GATEWAY, len, route->gateway);
+	if (is_set(route->prefsrc))
+		mnl_attr_put(nlh, RTA_PREFSRC, len, route->prefsrc);
+	return netlink_do(net, net->route, nlh);
+}
+
 static int route_add(struct net *net, const struct route *route)
 {
-	struct rtmsg rtm = {
-		.rtm_family = AF_INET,
+	const struct rtmsg rtm = {
+		.rtm_family = route->family,
 		.rtm_dst_len = route->dst_len,
 		.rtm_protocol = NET_ROUTE_PROTOCOL,
 		.rtm_scope = route->dst_len ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE,
 		.rtm_type = route->type,
 		/* The TAP's address makes no connected route. */
-		.rtm_flags = route->gateway ? RTNH_F_ONLINK : 0,
+		.rtm_flags = is_set(route->gateway) ? RTNH_F_ONLINK : 0,
 	};
-	struct nlmsghdr *nlh;
 
-	nlh = netlink_message(net, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE,
-			      &rtm, sizeof(rtm));
-	mnl_attr_put_u32(nlh, RTA_TABLE, route->table);
-	if (route->oif)
-		mnl_attr_put_u32(nlh, RTA_OIF, route->oif);
-	if (route->dst_len)
-		mnl_attr_put_u32(nlh, RTA_DST, route->dst);
-	if (route->gateway)
-		mnl_attr_put_u32(nlh, RTA_GATEWAY, route->gateway);
-	if (route->prefsrc)
-		mnl_attr_put_u32(nlh, RTA_PREFSRC, route->prefsrc);
-	return netlink_do(net, net->route, nlh);
+	int r;
+
+	/* Beside those of other links to the same network: fe80::/64. */
+	r = route_change(net, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, &rtm,
+			 route);
+	return r == -EEXIST ? 0 : r;
 }
 
 static int route_delete(struct net *net, const struct route *route)
 {
-	struct rtmsg rtm = {
-		.rtm_family = AF_INET,
+	const struct rtmsg rtm = {
+		.rtm_family = route->family,
 		.rtm_dst_len = route->dst_len,
 		.rtm_protocol = NET_ROUTE_PROTOCOL,
 		.rtm_scope = RT_SCOPE_NOWHERE,
 	};
-	struct nlmsghdr *nlh;
 	int r;
 
-	nlh = netlink_message(net, RTM_DELROUTE, 0, &rtm, sizeof(rtm));
-	mnl_attr_put_u32(nlh, RTA_TABLE, route->table);
-	if (route->dst_len)
-		mnl_attr_put_u32(nlh, RTA_DST, route->dst);
-	if (route->oif)
-		mnl_attr_put_u32(nlh, RTA_OIF, route->oif);
-	r = netlink_do(net, net->route, nlh);
+	r = route_change(net, RTM_DELROUTE, 0, &rtm, route);
 	/* It went with its link meanwhile. */
 	return r == -ESRCH ? 0 : r;
 }
@@ -280,15 +349,16 @@ int routes_precheck(struct net *net, const struct net_plan *plan,
 
 	r = routes_read(net, &all);
 	if (r < 0)
-		return error_set(e, r, "cannot list the routes: %s",
-				 strerror(-r));
+		error_set(e, r, "cannot list the routes: %s", strerror(-r));
 	for (size_t i = 0; i < all.n && r == 0; i++) {
 		const struct route *route = &all.v[i];
 		char name[IF_NAMESIZE] = "";
+		struct in_addr dst;
 
 		if (route->protocol == NET_ROUTE_PROTOCOL)
 			continue;
 		if_indextoname(route->oif, name);
+		memcpy(&dst, route->dst, sizeof(dst));
 		if (route->table == NET_ROUTE_TABLE ||
 		    route->table == NET_PROHIBIT_TABLE)
 			r = error_set(e, -EBUSY,
@@ -296,8 +366,8 @@ int routes_precheck(struct net *net, const struct net_plan *plan,
 				      "program: empty it (ip route flush table "
 				      "%u) and start again",
 				      route->table, route->table);
-		else if (route->dst_len >= 30 &&
-			 (route->dst & mask) == (plan->vm_ip.s_addr & mask) &&
+		else if (route->family == AF_INET && route->dst_len >= 30 &&
+			 (dst.s_addr & mask) == (plan->vm_ip.s_addr & mask) &&
 			 strcmp(name, plan->tap_name) != 0)
 			r = error_set(
 				e, -EADDRINUSE,

@@ -9,10 +9,11 @@
  *   120  everybody                  prohibit (IPv4: a table with that route)
  *   140  nop
  *
- * T holds nothing in IPv6, so that a connect(2) fails at once with EACCES. When
- * the TAP is gone T is empty and 120 answers; when 140 is gone, a goto leads
- * nowhere and the rules below it are read: both fail closed. No route of the
- * host's tables is touched, and none of them, however specific, comes first.
+ * T leads nowhere but to inner bridges in IPv6, so that a connect(2) fails at
+ * once with EACCES. When the TAP is gone T is empty and 120 answers; when 140
+ * is gone, a goto leads nowhere and the rules below it are read: both fail
+ * closed. No route of the host's tables is touched, and none of them, however
+ * specific, comes first.
  *
  * The tables are route.c's. A rule that prohibits would also catch the kernel's
  * own question whether a gateway is on a link, which it asks by these rules for

@@ -5,12 +5,13 @@
  *
  *  table inet torvm
  *    prerouting  raw      drop what is not from the TAP and claims to go to its
- *                         network; drop ICMP redirects
+ *                         network or to come from it; drop ICMP redirects
  *    input       filter   the VM answers, it never opens a connection
  *    mark        mangle   gives the uplink's packets the mark, takes it from
  *                         everybody else
  *    output      filter   refuses at once what postrouting would drop
- *    forward     filter   refuses everything
+ *    forward     filter   containers and guests on inner bridges: TCP and DNS
+ *                         into the TAP; refuses everything else
  *    postrouting last     THE GUARANTEE: policy drop. Only here the outgoing
  *                         link is final (after DNAT and policy routing)
  *  table netdev torvm
@@ -24,6 +25,12 @@
  * flow sets the packet mark that postrouting and egress accept. The mark is
  * random per start and is not used for routing; so a plain filter chain sets
  * it, which spares the second route lookup of a route chain.
+ *
+ * What is forwarded into the TAP must leave with the TAP's own address, and
+ * only the host's own NAT (Docker's, libvirt's) can see to that: we do none.
+ * Whether it does is known in postrouting alone, where nothing can be refused,
+ * only dropped. So a sender whose packet came there untranslated is remembered
+ * for half a minute, and what it sends next is refused in forward.
  *
  * Loopback is recognised by its index, which is 1 in every namespace and cannot
  * be given to another link; the TAP by name, because it comes and goes.
@@ -44,6 +51,14 @@
 /* libnftables' numbers for the types of a set's key; nft(8) lists by them. */
 #define TYPE_IPADDR 7
 #define TYPE_IP6ADDR 8
+#define TYPE_IFINDEX 20
+
+/* Bridges in the set of inner ones; the containers of more have no network. */
+#define INNER_MAX 256
+
+/* Senders without NAT that are remembered, and for how long. */
+#define UNTRANSLATED_MAX 1024
+#define UNTRANSLATED_MS 30000
 
 /* Of one chain, NFT_NETDEVICE_MAX in the kernel. */
 #define DEVICES_PER_CHAIN 256
@@ -55,6 +70,7 @@
 #define IP6_HOPLIMIT 7
 #define IP6_DADDR 24
 #define TCP_FLAGS 13
+#define UDP_DPORT 2
 #define ARP_SENDER_IP 14
 
 #define ICMP4_REDIRECT 5
@@ -173,6 +189,31 @@ static void icmp6_type(struct nft_batch *b, uint8_t type, uint8_t hop_limit)
 	nft_cmp_u8(b, NFT_CMP_EQ, hop_limit);
 }
 
+static void is_dns(struct nft_batch *b)
+{
+	const uint16_t dns = htons(53);
+
+	nft_l4proto(b, IPPROTO_UDP);
+	nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, UDP_DPORT, sizeof(dns));
+	nft_cmp(b, NFT_CMP_EQ, &dns, sizeof(dns));
+}
+
+static void is_syn(struct nft_batch *b, uint32_t op)
+{
+	nft_l4proto(b, IPPROTO_TCP);
+	nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, TCP_FLAGS, 1);
+	/* FIN, SYN, RST, ACK */
+	nft_mask(b, &(uint8_t){ 0x17 }, 1);
+	nft_cmp_u8(b, op, 0x02);
+}
+
+static void ct_state(struct nft_batch *b, uint32_t bits)
+{
+	nft_ct(b, NFT_CT_STATE);
+	nft_mask(b, &bits, sizeof(bits));
+	nft_cmp_u32(b, NFT_CMP_NEQ, 0);
+}
+
 static void family_is(struct nft_batch *b, uint16_t ethertype)
 {
 	/* In netdev there is no nfproto; in inet there is, and it is what nft
@@ -256,18 +297,30 @@ static void add_prerouting_chain(struct nft_batch *b,
 {
 	const struct in_addr mask = { htonl(0xfffffffc) }; /* /30 */
 	const struct in_addr network = { plan->host_ip.s_addr & mask.s_addr };
+	static const struct {
+		const char *comment;
+		uint32_t offset;
+	} addresses[] = {
+		{ "the TAP's network is reached through the TAP only",
+		  IP4_DADDR },
+		{ "nobody else has an address of the TAP's network",
+		  IP4_SADDR },
+	};
 
 	base_chain(b, "prerouting", NF_INET_PRE_ROUTING, -300, NF_ACCEPT);
 	/* lo: our own refusals to sockets bound to the TAP's address. */
-	nft_rule(b, "the TAP's network is reached through the TAP only");
-	nft_nfproto(b, NFPROTO_IPV4);
-	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, IP4_DADDR, 4);
-	nft_mask(b, &mask, sizeof(mask));
-	nft_cmp(b, NFT_CMP_EQ, &network, sizeof(network));
-	nft_meta(b, NFT_META_IIF);
-	nft_cmp_u32(b, NFT_CMP_NEQ, LOOPBACK_INDEX);
-	nft_ifname(b, NFT_META_IIFNAME, NFT_CMP_NEQ, plan->tap_name);
-	count_drop(b, RULESET_DROPPED_SPOOFED);
+	for (size_t i = 0; i < ARRAY_SIZE(addresses); i++) {
+		nft_rule(b, addresses[i].comment);
+		nft_nfproto(b, NFPROTO_IPV4);
+		nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, addresses[i].offset,
+			    4);
+		nft_mask(b, &mask, sizeof(mask));
+		nft_cmp(b, NFT_CMP_EQ, &network, sizeof(network));
+		nft_meta(b, NFT_META_IIF);
+		nft_cmp_u32(b, NFT_CMP_NEQ, LOOPBACK_INDEX);
+		nft_ifname(b, NFT_META_IIFNAME, NFT_CMP_NEQ, plan->tap_name);
+		count_drop(b, RULESET_DROPPED_SPOOFED);
+	}
 
 	nft_rule(b, "ICMP redirect");
 	nft_nfproto(b, NFPROTO_IPV4);
@@ -300,19 +353,12 @@ static void add_input_chain(struct nft_batch *b, const struct net_plan *plan)
 static void first_packet(struct nft_batch *b, const struct net_plan *plan,
 			 uint8_t family)
 {
-	const uint32_t new = NF_CT_STATE_BIT(IP_CT_NEW);
 	const bool v4 = family == NFPROTO_IPV4;
 
 	nft_rule(b, "the first packet of a flow of the uplink");
 	nft_nfproto(b, family);
-	nft_l4proto(b, IPPROTO_TCP);
-	nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, TCP_FLAGS, 1);
-	/* FIN, SYN, RST, ACK */
-	nft_mask(b, &(uint8_t){ 0x17 }, 1);
-	nft_cmp_u8(b, NFT_CMP_EQ, 0x02);
-	nft_ct(b, NFT_CT_STATE);
-	nft_mask(b, &new, sizeof(new));
-	nft_cmp_u32(b, NFT_CMP_NEQ, 0);
+	is_syn(b, NFT_CMP_EQ);
+	ct_state(b, NF_CT_STATE_BIT(IP_CT_NEW));
 	nft_meta(b, NFT_META_OIF);
 	nft_cmp_u32(b, NFT_CMP_NEQ, LOOPBACK_INDEX);
 	nft_ifname(b, NFT_META_OIFNAME, NFT_CMP_NEQ, plan->tap_name);
@@ -378,19 +424,30 @@ static bool is_inner_bridge(const struct ruleset *rs,
 		       LINK_REACH_INNER;
 }
 
-/* Traffic of this host with its own containers and guests stays on it. */
-static void accept_inner(struct nft_batch *b, const struct ruleset *rs)
+static void add_inner_set(struct nft_batch *b, const struct ruleset *rs)
 {
-	for (size_t i = 0; i < rs->links->n; i++) {
-		const struct net_link *link = &rs->links->v[i];
+	uint32_t inner[INNER_MAX];
+	size_t n = 0;
 
-		if (!is_inner_bridge(rs, link))
-			continue;
-		nft_rule(b, "a bridge without a port that leads out");
-		nft_meta(b, NFT_META_OIF);
-		nft_cmp_u32(b, NFT_CMP_EQ, (uint32_t)link->index);
-		verdict(b, NF_ACCEPT);
-	}
+	for (size_t i = 0; i < rs->links->n && n < INNER_MAX; i++)
+		if (is_inner_bridge(rs, &rs->links->v[i]))
+			inner[n++] = (uint32_t)rs->links->v[i].index;
+	nft_key_set_add(b, "inner", TYPE_IFINDEX, sizeof(inner[0]), inner, n);
+}
+
+/* @key: NFT_META_IIF or NFT_META_OIF */
+static void by_inner(struct nft_batch *b, uint32_t key)
+{
+	nft_meta(b, key);
+	nft_lookup(b, "inner", 0);
+}
+
+/* Traffic of this host with its own containers and guests stays on it. */
+static void accept_inner(struct nft_batch *b)
+{
+	nft_rule(b, "a bridge without a port that leads out");
+	by_inner(b, NFT_META_OIF);
+	verdict(b, NF_ACCEPT);
 }
 
 static void from_host_to_tap(struct nft_batch *b, const struct net_plan *plan)
@@ -404,7 +461,6 @@ static void from_host_to_tap(struct nft_batch *b, const struct net_plan *plan)
 static void add_output_chain(struct nft_batch *b, const struct ruleset *rs)
 {
 	const struct net_plan *plan = rs->plan;
-	const uint16_t dns = htons(53);
 
 	base_chain(b, "output", NF_INET_LOCAL_OUT, -10, NF_ACCEPT);
 	accept_loopback(b);
@@ -415,9 +471,7 @@ static void add_output_chain(struct nft_batch *b, const struct ruleset *rs)
 		verdict(b, NF_ACCEPT);
 		nft_rule(b, "DNS into the TAP");
 		from_host_to_tap(b, plan);
-		nft_l4proto(b, IPPROTO_UDP);
-		nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
-		nft_cmp(b, NFT_CMP_EQ, &dns, sizeof(dns));
+		is_dns(b);
 		verdict(b, NF_ACCEPT);
 	}
 	nft_rule(b, "nothing else into the TAP");
@@ -425,32 +479,68 @@ static void add_output_chain(struct nft_batch *b, const struct ruleset *rs)
 	jump(b, "refuse");
 	if (has_uplink(rs))
 		accept_mark(b, plan);
-	accept_inner(b, rs);
+	accept_inner(b);
 	nft_rule(b, NULL);
 	jump(b, "hold");
 	nft_rule(b, NULL);
 	jump(b, "refuse");
 }
 
+static void from_inner_to_tap(struct nft_batch *b, const char *comment,
+			      const struct net_plan *plan)
+{
+	nft_rule(b, comment);
+	by_inner(b, NFT_META_IIF);
+	nft_ifname(b, NFT_META_OIFNAME, NFT_CMP_EQ, plan->tap_name);
+	nft_nfproto(b, NFPROTO_IPV4);
+}
+
+static void refuse_forward(struct nft_batch *b)
+{
+	nft_count(b, counter_names[RULESET_REFUSED_FORWARD]);
+	jump(b, "refuse_forward");
+}
+
+/* Through Tor, if the host's own NAT gives it the TAP's address. */
+static void forward_into_tap(struct nft_batch *b, const struct net_plan *plan)
+{
+	from_inner_to_tap(b, "a sender without NAT", plan);
+	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, IP4_SADDR, 4);
+	nft_lookup(b, "untranslated", 0);
+	refuse_forward(b);
+	from_inner_to_tap(b, "part of a connection that is not through Tor",
+			  plan);
+	is_syn(b, NFT_CMP_NEQ);
+	ct_state(b, NF_CT_STATE_BIT(IP_CT_NEW));
+	refuse_forward(b);
+	from_inner_to_tap(b, "TCP of containers and guests", plan);
+	nft_l4proto(b, IPPROTO_TCP);
+	verdict(b, NF_ACCEPT);
+	from_inner_to_tap(b, "DNS of containers and guests", plan);
+	is_dns(b);
+	verdict(b, NF_ACCEPT);
+	nft_rule(b, "answers to them");
+	nft_ifname(b, NFT_META_IIFNAME, NFT_CMP_EQ, plan->tap_name);
+	by_inner(b, NFT_META_OIF);
+	ct_state(b, NF_CT_STATE_BIT(IP_CT_ESTABLISHED) |
+			    NF_CT_STATE_BIT(IP_CT_RELATED));
+	nft_ct(b, NFT_CT_DIRECTION);
+	nft_cmp_u8(b, NFT_CMP_EQ, IP_CT_DIR_REPLY);
+	verdict(b, NF_ACCEPT);
+}
+
 static void add_forward_chain(struct nft_batch *b, const struct ruleset *rs)
 {
 	base_chain(b, "forward", NF_INET_FORWARD, -10, NF_ACCEPT);
-	/* br_netfilter sends bridged packets through here. */
-	for (size_t i = 0; i < rs->links->n; i++) {
-		const struct net_link *link = &rs->links->v[i];
-
-		if (!is_inner_bridge(rs, link))
-			continue;
-		nft_rule(b, "within a bridge without a port that leads out");
-		nft_meta(b, NFT_META_IIF);
-		nft_cmp_u32(b, NFT_CMP_EQ, (uint32_t)link->index);
-		nft_meta(b, NFT_META_OIF);
-		nft_cmp_u32(b, NFT_CMP_EQ, (uint32_t)link->index);
-		verdict(b, NF_ACCEPT);
-	}
+	/* Also within one bridge: br_netfilter sends bridged packets here. */
+	nft_rule(b, "containers and guests with each other");
+	by_inner(b, NFT_META_IIF);
+	by_inner(b, NFT_META_OIF);
+	verdict(b, NF_ACCEPT);
+	if (rs->mode == NET_FIREWALL_OPEN)
+		forward_into_tap(b, rs->plan);
 	nft_rule(b, NULL);
-	nft_count(b, counter_names[RULESET_REFUSED_FORWARD]);
-	jump(b, "refuse_forward");
+	refuse_forward(b);
 }
 
 static void add_refuse_forward_chain(struct nft_batch *b)
@@ -477,13 +567,19 @@ static void add_postrouting_chain(struct nft_batch *b, const struct ruleset *rs)
 		nft_rule(b, "into the TAP");
 		from_host_to_tap(b, plan);
 		verdict(b, NF_ACCEPT);
+		nft_rule(b, "a sender without NAT, to be refused from now on");
+		nft_ifname(b, NFT_META_OIFNAME, NFT_CMP_EQ, plan->tap_name);
+		nft_nfproto(b, NFPROTO_IPV4);
+		nft_ct_original(b, NFT_CT_SRC_IP);
+		nft_set_update(b, "untranslated");
+		nft_rule_end(b);
 	}
 	nft_rule(b, "nothing else into the TAP");
 	nft_ifname(b, NFT_META_OIFNAME, NFT_CMP_EQ, plan->tap_name);
 	count_drop(b, RULESET_DROPPED_POSTROUTING);
 	if (has_uplink(rs))
 		accept_mark(b, plan);
-	accept_inner(b, rs);
+	accept_inner(b);
 	nft_rule(b, NULL);
 	jump(b, "hold");
 	nft_rule(b, NULL);
@@ -574,6 +670,9 @@ void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 	for (int i = 0; i < RULESET_DROPPED_EGRESS; i++)
 		nft_counter_add(b, counter_names[i], rs->counts[i].packets,
 				rs->counts[i].bytes);
+	add_inner_set(b, rs);
+	nft_dynamic_set_add(b, "untranslated", TYPE_IPADDR, 4, UNTRANSLATED_MAX,
+			    UNTRANSLATED_MS);
 	add_hold_chain(b);
 	add_refuse_chain(b);
 	add_refuse_forward_chain(b);

@@ -60,7 +60,8 @@ int watch_open(struct net *net, struct error *e)
 {
 	static const int route_groups[] = { RTNLGRP_LINK, RTNLGRP_IPV4_RULE,
 					    RTNLGRP_IPV6_RULE,
-					    RTNLGRP_IPV4_ROUTE };
+					    RTNLGRP_IPV4_ROUTE,
+					    RTNLGRP_IPV6_ROUTE };
 	static const int nft_groups[] = { NFNLGRP_NFTABLES };
 	int r;
 
