@@ -735,6 +735,47 @@ static void another_process_with_the_old_pid_lives(void **state)
 	assert_int_equal(restore_kill_vm(0, 0, NULL), 0);
 }
 
+static void the_uplink_is_renewed(void **state)
+{
+	fake_net.changed = NET_CHANGED_UPLINK;
+	broker_network_changed(&t.b);
+	assert_null(strstr(fake_net.log, "uplink_renew"));
+	assert_int_equal(ask(BROKER_REQUEST_RENEW_UPLINK), 0);
+	assert_null(strstr(fake_net.log, "uplink_renew"));
+
+	start_all();
+	fake_net.changed = NET_CHANGED_UPLINK;
+	broker_network_changed(&t.b);
+	assert_non_null(strstr(fake_net.log, "uplink_renew(changed)"));
+	assert_int_equal(t.b.to_repair, 0);
+	assert_int_equal(ask(BROKER_REQUEST_RENEW_UPLINK), 0);
+	assert_non_null(strstr(fake_net.log, "uplink_renew(all)"));
+}
+
+static void a_hanging_engine_is_noticed(void **state)
+{
+	struct supervise_watch w;
+	int64_t now = 5000;
+
+	supervise_watch_start(&w, now);
+	for (int i = 0; i < 10; i++) {
+		w.heard = true;
+		assert_false(supervise_watch_hangs(&w, now));
+		now += BROKER_PING_MS;
+		assert_false(supervise_watch_hangs(&w, now));
+	}
+	/* The machine stood still for a day: one tick. */
+	now += 86400000;
+	assert_false(supervise_watch_hangs(&w, now));
+	for (int i = 2; i < SUPERVISE_SILENT_TICKS; i++) {
+		now += BROKER_PING_MS;
+		assert_false(supervise_watch_hangs(&w, now));
+	}
+	now += BROKER_PING_MS - 1;
+	assert_false(supervise_watch_hangs(&w, now));
+	assert_true(supervise_watch_hangs(&w, now + 1));
+}
+
 #define EXITED(code) ((code) << 8)
 
 static void an_engines_end_is_judged(void **state)
@@ -848,6 +889,8 @@ int main(void)
 		T(a_clean_host_is_not_adopted),
 		T(a_journal_of_another_boot_is_void),
 		cmocka_unit_test(another_process_with_the_old_pid_lives),
+		T(the_uplink_is_renewed),
+		cmocka_unit_test(a_hanging_engine_is_noticed),
 		cmocka_unit_test(an_engines_end_is_judged),
 		cmocka_unit_test(restarts_slow_down_and_recover),
 	};

@@ -62,6 +62,17 @@ static int intend(struct broker *b, uint32_t bit, struct error *e)
 	return r;
 }
 
+/* Something was taken back. A journal that says more than is there does no
+ * harm: restoring is idempotent, and a full disk must not keep us from it. */
+static void taken_back(struct broker *b, uint32_t bit)
+{
+	struct error e = ERROR_NULL(e);
+
+	b->journal.up &= ~bit;
+	if (journal_write(b->runtime_fd, &b->journal, &e) < 0)
+		log_warning("%s", e.text);
+}
+
 static int set_mode(struct broker *b, enum net_firewall mode, struct error *e)
 {
 	int r = net_firewall_set(b->net, &b->journal.plan, mode, e);
@@ -409,9 +420,9 @@ static int do_restore_dns(struct broker *b, const struct request *q,
 	r = net_dns_restore(b->net, &b->journal.plan, e);
 	if (r < 0 && r != -EOPNOTSUPP)
 		return r;
-	b->journal.up &= ~(uint32_t)BROKER_UP_DNS;
 	b->up &= ~(uint32_t)BROKER_UP_DNS;
-	return journal_write(b->runtime_fd, &b->journal, e);
+	taken_back(b, BROKER_UP_DNS);
+	return 0;
 }
 
 static int do_kill_vm(struct broker *b, const struct request *q,
@@ -440,8 +451,8 @@ static int do_delete_tap(struct broker *b, const struct request *q,
 		b->up |= BROKER_UP_TAP;
 		return r;
 	}
-	b->journal.up &= ~(uint32_t)BROKER_UP_TAP;
-	return journal_write(b->runtime_fd, &b->journal, e);
+	taken_back(b, BROKER_UP_TAP);
+	return 0;
 }
 
 static void log_step(void *userdata, const char *text)
@@ -515,6 +526,28 @@ static int do_notify(struct broker *b, const struct request *q, struct error *e)
 	return 0;
 }
 
+static int renew_uplink(struct broker *b, bool all, struct error *e)
+{
+	unsigned int closed;
+	int r;
+
+	if (!is_up(b, BROKER_UP_VM | BROKER_UP_RULES))
+		return 0;
+	r = net_uplink_renew(b->net, &b->journal.plan, all, &closed, e);
+	if (closed && !all)
+		log_notice("The way to the Internet has changed: %u "
+			   "connections of the VM were ended; Tor makes new "
+			   "ones",
+			   closed);
+	return r;
+}
+
+static int do_renew_uplink(struct broker *b, const struct request *q,
+			   struct error *e)
+{
+	return renew_uplink(b, true, e);
+}
+
 static int do_none(struct broker *b, const struct request *q, struct error *e)
 {
 	return error_set(e, -EBADMSG, "no request");
@@ -536,6 +569,7 @@ static int (*const handlers[])(struct broker *b, const struct request *q,
 	[BROKER_REQUEST_UNBLOCK] = do_unblock,
 	[BROKER_REQUEST_STATUS] = do_status,
 	[BROKER_REQUEST_NOTIFY] = do_notify,
+	[BROKER_REQUEST_RENEW_UPLINK] = do_renew_uplink,
 };
 _Static_assert(ARRAY_SIZE(handlers) == BROKER_REQUEST_COUNT,
 	       "a request has no handler");
@@ -647,6 +681,15 @@ static unsigned int repair(struct broker *b, unsigned int bits)
 	return left;
 }
 
+/* Not a matter of the block: at worst Tor finds out by itself, later. */
+static void uplink_changed(struct broker *b)
+{
+	struct error e = ERROR_NULL(e);
+
+	if (renew_uplink(b, false, &e) < 0)
+		log_warning("%s", e.text);
+}
+
 void broker_network_changed(struct broker *b)
 {
 	unsigned int bits = b->to_repair, round;
@@ -659,7 +702,9 @@ void broker_network_changed(struct broker *b)
 
 		if (seen & NET_CHANGED_TAP && is_up(b, BROKER_UP_TAP))
 			tap_lost(b);
-		bits |= seen;
+		if (seen & NET_CHANGED_UPLINK)
+			uplink_changed(b);
+		bits |= seen & ~(unsigned int)NET_CHANGED_UPLINK;
 		if (!bits)
 			return;
 		b->to_repair |= repair(b, bits);
@@ -759,7 +804,7 @@ int broker_adopt(struct broker *b, struct error *e)
 		if (r != -ENOENT)
 			log_warning("%s; going by TorVM's own names",
 				    read_error.text);
-		restore_assume(&old);
+		restore_assume(b->net, &old);
 	}
 	log_notice("An earlier controller ended without cleaning up. Its block "
 		   "is replaced by ours, so nothing leaves meanwhile");

@@ -355,18 +355,21 @@ int journal_write(int dir_fd, const struct journal *j, struct error *e)
 	_cleanup_close_ int fd = -1;
 	int len;
 
-	errno = 0;
 	len = journal_format(j, text, sizeof(text));
 	if (len < 0)
 		return error_set(e, len, "the journal is full");
+	errno = 0;
 	fd = openat(dir_fd, JOURNAL_NEW_NAME,
 		    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
 		    0600);
 	if (fd < 0 || write(fd, text, (size_t)len) != len || fsync(fd) < 0 ||
 	    renameat(dir_fd, JOURNAL_NEW_NAME, dir_fd, JOURNAL_NAME) < 0 ||
 	    fsync(dir_fd) < 0) {
-		int r = errno ? -errno : -EIO;
+		/* A short write has no errno: the disk is full. */
+		int r = errno ? -errno : -ENOSPC;
 
+		/* It would stand in the way of what could free space. */
+		unlinkat(dir_fd, JOURNAL_NEW_NAME, 0);
 		return error_set(e, r,
 				 "the journal cannot be written (%s); nothing "
 				 "is changed without it",
@@ -377,6 +380,8 @@ int journal_write(int dir_fd, const struct journal *j, struct error *e)
 
 int journal_remove(int dir_fd)
 {
+	/* What a crash in the midst of writing left. */
+	unlinkat(dir_fd, JOURNAL_NEW_NAME, 0);
 	if (unlinkat(dir_fd, JOURNAL_NAME, 0) < 0 && errno != ENOENT)
 		return -errno;
 	return 0;

@@ -1,13 +1,14 @@
 /*
  * The event loop.
  *
- * Theory of operation: one poll() over seven fds and five deadlines. Everything
+ * Theory of operation: one poll() over six fds and six deadlines. Everything
  * it hears leads to one call of broker.h or supervise.h, where the decisions
  * are. A packet of the engine is answered before the next one is read.
  *
  * Deadlines: the next start of an engine; the end of a stop (the broker then
  * finishes it itself); the end of an engine that closed its channel; the next
- * attempt at a repair; the next attempt to reach the resolver or its bus.
+ * sign of life of the engine; the next attempt at a repair; the next attempt to
+ * reach the resolver or its bus.
  *
  * Watch storms: while another program fights over the tables, each repair
  * takes a breath after the tenth within a second, so that the fight does not
@@ -49,7 +50,8 @@ struct loop {
 	bool ready_sent;
 
 	struct supervise_backoff backoff;
-	int64_t engine_start_ms; /* deadlines, CLOCK_MONOTONIC; NEVER */
+	struct supervise_watch watch; /* of the engine, while there is one */
+	int64_t engine_start_ms;      /* deadlines, CLOCK_MONOTONIC; NEVER */
 	int64_t engine_end_ms;
 	int64_t stop_ms;
 	int64_t repair_ms;
@@ -144,6 +146,7 @@ static void start_engine(struct loop *l)
 	}
 	if (r == 0) {
 		log_debug("The engine runs");
+		supervise_watch_start(&l->watch, now_ms());
 		return;
 	}
 	log_error("The engine was not started: %s", e.text);
@@ -240,6 +243,7 @@ static void read_engine(struct loop *l)
 		l->engine_end_ms = now_ms() + ENGINE_END_TIMEOUT_MS;
 		return;
 	}
+	l->watch.heard = true;
 	if (r < 0)
 		m = (struct broker_message){ 0 }; /* answered with -EBADMSG */
 	broker_handle(l->b, &m, fds, n_fds, &reply, &fd);
@@ -354,6 +358,12 @@ static void check_deadlines(struct loop *l)
 		l->engine_end_ms = NEVER;
 		kill_engine(l);
 	}
+	if (l->engine_pidfd >= 0 && supervise_watch_hangs(&l->watch, now)) {
+		log_error("The engine has said nothing for %d s; it is "
+			  "replaced",
+			  SUPERVISE_SILENT_TICKS * BROKER_PING_MS / 1000);
+		kill_engine(l);
+	}
 	/* Waking up is enough: the loop looks after the network each time. */
 	if (!l->b->to_repair)
 		l->repair_ms = NEVER;
@@ -379,6 +389,8 @@ static int poll_timeout(const struct loop *l)
 		at = l->repair_ms;
 	if (l->dns_ms < at)
 		at = l->dns_ms;
+	if (l->engine_pidfd >= 0 && l->watch.tick_ms < at)
+		at = l->watch.tick_ms;
 	if (l->watch_mute_ms && l->watch_mute_ms < at)
 		at = l->watch_mute_ms;
 	if (at == NEVER)

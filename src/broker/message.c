@@ -30,6 +30,7 @@ static const char *const request_names[] = {
 	[BROKER_REQUEST_UNBLOCK] = "UNBLOCK",
 	[BROKER_REQUEST_STATUS] = "STATUS",
 	[BROKER_REQUEST_NOTIFY] = "NOTIFY",
+	[BROKER_REQUEST_RENEW_UPLINK] = "RENEW_UPLINK",
 };
 static_assert(ARRAY_SIZE(request_names) == BROKER_REQUEST_COUNT,
 	      "a request has no name");

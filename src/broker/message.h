@@ -17,6 +17,9 @@
 #define BROKER_MESSAGE_MAGIC 0x74766d31u /* "tvm1" */
 #define BROKER_MESSAGE_FDS_MAX 12
 #define BROKER_TEXT_MAX 480
+/* The engine says something (STATUS, if nothing else) at least so often, in ms;
+ * one that does not is replaced, see supervise.h. */
+#define BROKER_PING_MS 10000
 
 /* Largest QEMU argument vector (NUL-separated strings), in bytes. */
 #define BROKER_ARGV_MAX 16384
@@ -76,6 +79,10 @@ enum broker_type {
 
 	/* Tells the service manager READY=1 (once) with `text` as STATUS=. */
 	BROKER_REQUEST_NOTIFY,
+
+	/* Ends the VM's TCP connections: the machine slept, and whoever is at
+	 * their other end has forgotten them. */
+	BROKER_REQUEST_RENEW_UPLINK,
 
 	BROKER_REQUEST_COUNT,
 

@@ -109,7 +109,7 @@ int recover_run(const char *runtime_dir, restore_report_fn report,
 		count_report(&recovery, "Turned lockdown off");
 	by_journal = read_journal(dir_fd, &j, &recovery) == 1;
 	if (!by_journal)
-		restore_assume(&j);
+		restore_assume(net, &j);
 	there = by_journal || net_firewall_present(net) ||
 		if_nametoindex(j.plan.tap_name) != 0;
 	r = restore_kill_vm(j.vm_pid, j.vm_started, e);

@@ -162,13 +162,15 @@ void restore_clean_dir(int dir_fd)
 	unlinkat(dir_fd, LOCK_FILE_NAME, 0);
 }
 
-void restore_assume(struct journal *ret)
+void restore_assume(struct net *net, struct journal *ret)
 {
 	*ret = (struct journal){
 		.plan = lockdown_plan(),
 		.up = BROKER_UP_FIREWALL | BROKER_UP_RULES | BROKER_UP_TAP |
 		      BROKER_UP_DNS,
 	};
+	/* A configuration may have given it another name. */
+	net_tap_find(net, ret->plan.tap_name);
 }
 
 int restore_kill_vm(pid_t pid, uint64_t started, struct error *e)

@@ -47,8 +47,8 @@ int restore_network(struct net *net, int dir_fd, struct journal *j,
 void restore_clean_dir(int dir_fd);
 
 /* What to take down when there is no journal to go by: all of it, under the
- * default names. */
-void restore_assume(struct journal *ret);
+ * default names, but for the TAP, which is found. */
+void restore_assume(struct net *net, struct journal *ret);
 
 /**
  * restore_kill_vm() - Kill the QEMU of a controller that is gone

@@ -34,6 +34,21 @@ enum supervise_action supervise_engine_end(const struct broker *b,
 	return SUPERVISE_EXIT;
 }
 
+void supervise_watch_start(struct supervise_watch *w, int64_t now_ms)
+{
+	*w = (struct supervise_watch){ .tick_ms = now_ms + BROKER_PING_MS };
+}
+
+bool supervise_watch_hangs(struct supervise_watch *w, int64_t now_ms)
+{
+	if (now_ms < w->tick_ms)
+		return false;
+	w->tick_ms = now_ms + BROKER_PING_MS;
+	w->silent = w->heard ? 0 : w->silent + 1;
+	w->heard = false;
+	return w->silent >= SUPERVISE_SILENT_TICKS;
+}
+
 int64_t supervise_delay_ms(struct supervise_backoff *backoff, int64_t now_ms)
 {
 	int64_t *slot = &backoff->starts_ms[backoff->n % SUPERVISE_BURST];

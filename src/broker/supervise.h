@@ -29,5 +29,25 @@ struct supervise_backoff {
 	unsigned int n;
 };
 
+/* An engine that says nothing during so many ticks of BROKER_PING_MS hangs. */
+#define SUPERVISE_SILENT_TICKS 3
+
+struct supervise_watch {
+	int64_t tick_ms; /* the next one */
+	bool heard;      /* since the last one */
+	unsigned int silent;
+};
+
+/* An engine has just been started. */
+void supervise_watch_start(struct supervise_watch *w, int64_t now_ms);
+
+/**
+ * supervise_watch_hangs() - Whether the engine hangs, as of now
+ *
+ * Ticks are counted, not time: after a pause of the whole machine (a stopped
+ * container or VM) the engine gets its time to speak before it is judged.
+ */
+bool supervise_watch_hangs(struct supervise_watch *w, int64_t now_ms);
+
 /* How long to wait before the next start, which is counted. */
 int64_t supervise_delay_ms(struct supervise_backoff *backoff, int64_t now_ms);

@@ -6,9 +6,9 @@
  * says its own first. The host answers each hello with the time.
  *
  * Every third of failsafe.heartbeat_timeout_s the guest is pinged; any line of
- * it counts as a sign of life. The same tick looks whether the host's clock was
- * set or the host slept, since a guest whose clock stood still cannot build
- * circuits: then it gets the time again.
+ * it counts as a sign of life. It is silent when nothing came for that time and
+ * two pings in a row were not answered: when this process or the whole machine
+ * stood still, the time alone would be the guest's fault.
  */
 #include "daemon/agent_link.h"
 
@@ -23,55 +23,22 @@
 #include "daemon/fds.h"
 #include "vm/fds.h"
 
-/* The guest gets the time again when ours has jumped by more, in ms. */
+/* A correction of the guest's clock that is worth a line, in ms. */
 #define CLOCK_JUMP_MS 2000
+/* Pings in a row without a sign of life that make the guest silent. */
+#define PINGS_UNANSWERED_MAX 2
 
-static int64_t clock_ms(clockid_t id)
-{
-	struct timespec ts;
-
-	clock_gettime(id, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-static void note_clock(struct agent_link *a)
-{
-	int64_t boot = clock_ms(CLOCK_BOOTTIME);
-
-	a->realtime_offset_ms = clock_ms(CLOCK_REALTIME) - boot;
-	a->monotonic_offset_ms = clock_ms(CLOCK_MONOTONIC) - boot;
-}
-
-static void send_time(struct agent_link *a)
+void agent_link_send_time(struct agent_link *a)
 {
 	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
 	struct timespec now;
 
-	note_clock(a);
+	/* Each hello is answered with the time. */
+	if (!a->hello)
+		return;
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (agent_write_time(&out, &now) == 0)
 		stream_write(&a->stream, &out);
-}
-
-static void watch_clock(struct agent_link *a)
-{
-	int64_t boot = clock_ms(CLOCK_BOOTTIME);
-	int64_t set = clock_ms(CLOCK_REALTIME) - boot - a->realtime_offset_ms;
-	int64_t slept =
-		a->monotonic_offset_ms - (clock_ms(CLOCK_MONOTONIC) - boot);
-
-	if (llabs(set) <= CLOCK_JUMP_MS && slept <= CLOCK_JUMP_MS)
-		return;
-	if (llabs(set) > CLOCK_JUMP_MS)
-		log_notice("This computer's clock was set %s by %" PRId64
-			   " s; the VM is told.",
-			   set > 0 ? "forward" : "back",
-			   (int64_t)llabs(set) / 1000);
-	else
-		log_notice("This computer slept for %" PRId64
-			   " s; the VM gets the time.",
-			   slept / 1000);
-	send_time(a);
 }
 
 static void on_heartbeat(uv_timer_t *timer)
@@ -82,7 +49,10 @@ static void on_heartbeat(uv_timer_t *timer)
 	uint64_t silent_ms = uv_now(&e->loop) - a->heard_ms;
 	char token[16];
 
-	if (silent_ms >= e->cfg->failsafe.heartbeat_timeout_s * 1000ull) {
+	a->unanswered = a->heard ? 0 : a->unanswered + 1;
+	a->heard = false;
+	if (silent_ms >= e->cfg->failsafe.heartbeat_timeout_s * 1000ull &&
+	    a->unanswered >= PINGS_UNANSWERED_MAX) {
 		engine_failure(e,
 			       "The VM has been silent for %" PRIu64
 			       " s; it is started again. Nothing leaves this "
@@ -92,11 +62,10 @@ static void on_heartbeat(uv_timer_t *timer)
 		engine_feed(e, LIFECYCLE_EVENT_VM_SILENT);
 		return;
 	}
-	watch_clock(a);
+	clock_watch_look(&e->clock);
 	snprintf(token, sizeof(token), "%" PRIu32, ++a->n_pings);
 	if (agent_write_ping(&out, token) == 0)
 		stream_write(&a->stream, &out);
-	engine_refresh(e);
 }
 
 static void report_up(struct agent_link *a)
@@ -112,10 +81,11 @@ static void on_hello(struct agent_link *a)
 	struct engine *e = a->engine;
 	uint64_t tick_ms = e->cfg->failsafe.heartbeat_timeout_s * 1000ull / 3;
 
-	send_time(a);
 	if (!a->hello)
 		uv_timer_start(&a->heartbeat, on_heartbeat, tick_ms, tick_ms);
 	a->hello = true;
+	clock_watch_note(&e->clock);
+	agent_link_send_time(a);
 	vm_supervisor_guest_hello(&e->vm);
 }
 
@@ -237,6 +207,7 @@ static void on_data(void *userdata, const char *data, size_t len)
 	int ret = agent_push(a->codec, data, len);
 
 	a->heard_ms = uv_now(&a->engine->loop);
+	a->heard = true;
 	while (ret >= 0) {
 		ret = agent_next(a->codec, &m, &e);
 		if (ret == -EBADMSG) {
@@ -280,7 +251,7 @@ void agent_link_open(struct agent_link *a)
 	a->hello = a->network_up = false;
 	a->available_kib = 0;
 	a->heard_ms = uv_now(&a->engine->loop);
-	note_clock(a);
+	a->unanswered = 0;
 	stream_open(&a->stream);
 }
 

@@ -19,15 +19,14 @@ struct agent_link {
 	bool network_up; /* its links and its firewall are */
 	bool guest_asked;
 	struct rate_limit messages;
-	uint64_t heard_ms; /* uv_now() of the last line */
+	uint64_t heard_ms;       /* uv_now() of the last line */
+	bool heard;              /* since the last ping */
+	unsigned int unanswered; /* pings in a row */
 	uint32_t n_pings;
 	uv_timer_t heartbeat;
 	/* Since the engine's start; 0: not reached. Of the latest VM. */
 	uint32_t stage_ms[AGENT_STAGE_COUNT];
 	uint64_t available_kib; /* the guest's memory; 0: not told */
-	/* CLOCK_REALTIME and CLOCK_MONOTONIC behind CLOCK_BOOTTIME, in ms, when
-	 * the guest last got the time. */
-	int64_t realtime_offset_ms, monotonic_offset_ms;
 };
 
 int agent_link_init(struct agent_link *a, struct engine *e);
@@ -39,5 +38,8 @@ void agent_link_close(struct agent_link *a);
 
 /* GUEST_UP once the guest's network and firewall are, or already are. */
 void agent_link_ask(struct agent_link *a);
+
+/* The guest's clock is set to ours. */
+void agent_link_send_time(struct agent_link *a);
 
 void agent_link_poweroff(struct agent_link *a);

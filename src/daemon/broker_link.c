@@ -110,6 +110,7 @@ static void take_event(struct broker_link *b, const struct broker_message *m)
 	case BROKER_REQUEST_UNBLOCK:
 	case BROKER_REQUEST_STATUS:
 	case BROKER_REQUEST_NOTIFY:
+	case BROKER_REQUEST_RENEW_UPLINK:
 	case BROKER_REQUEST_COUNT:
 	case BROKER_REPLY:
 	case BROKER_EVENT_LAST:

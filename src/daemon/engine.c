@@ -122,10 +122,16 @@ void engine_refresh(struct engine *e)
 {
 	const struct broker_message m = { .type = BROKER_REQUEST_STATUS };
 
-	if (e->refreshing || !e->block_up)
+	if (e->refreshing)
 		return;
 	e->refreshing = true;
 	broker_link_request(&e->broker, &m, NULL, 0, on_status, NULL);
+}
+
+/* The broker replaces an engine that it does not hear of. */
+static void on_ping(uv_timer_t *timer)
+{
+	engine_refresh(timer->data);
 }
 
 /* What a failed effect means to a person. */
@@ -583,12 +589,16 @@ static int init(struct engine *e)
 	init_timer(e, &e->exit_timer);
 	init_timer(e, &e->confirm_timer);
 	init_timer(e, &e->change_timer);
+	init_timer(e, &e->ping_timer);
+	uv_timer_start(&e->ping_timer, on_ping, BROKER_PING_MS, BROKER_PING_MS);
 	auditor_init(&e->auditor, e);
 	ret = vm_supervisor_init(&e->vm, e);
 	if (ret == 0)
 		ret = agent_link_init(&e->agent, e);
 	if (ret == 0)
 		ret = tor_link_init(&e->tor, e);
+	if (ret == 0)
+		ret = clock_watch_init(&e->clock, e);
 	if (ret == 0)
 		ret = control_server_open(&e->control, e, ENGINE_FD_CONTROL);
 	if (ret == 0)
@@ -602,6 +612,8 @@ static void deinit(struct engine *e)
 	uv_close((uv_handle_t *)&e->exit_timer, NULL);
 	uv_close((uv_handle_t *)&e->confirm_timer, NULL);
 	uv_close((uv_handle_t *)&e->change_timer, NULL);
+	uv_close((uv_handle_t *)&e->ping_timer, NULL);
+	clock_watch_deinit(&e->clock);
 	auditor_deinit(&e->auditor);
 	e->log.control = NULL;
 	broker_link_close(&e->broker);

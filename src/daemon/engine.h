@@ -14,6 +14,7 @@
 #include "daemon/agent_link.h"
 #include "daemon/auditor.h"
 #include "daemon/broker_link.h"
+#include "daemon/clock_watch.h"
 #include "daemon/control_server.h"
 #include "daemon/log_buffer.h"
 #include "daemon/progress.h"
@@ -77,10 +78,12 @@ struct engine {
 	bool confirm_pending;
 
 	uv_timer_t change_timer; /* merges changes of the status */
+	uv_timer_t ping_timer;   /* tells the broker that we live */
 
 	struct broker_link broker;
 	struct vm_supervisor vm;
 	struct agent_link agent;
+	struct clock_watch clock;
 	struct tor_link tor;
 	struct control_server control;
 	struct auditor auditor;

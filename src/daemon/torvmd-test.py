@@ -20,12 +20,13 @@ import time
 import unittest
 
 TORVMD = os.path.abspath(sys.argv.pop(1))
+TEST_ENGINE = os.path.abspath(sys.argv.pop(1))  # src/daemon/test-engine.c
 DEADLINE_S = 20
 MAGIC = 0x74766D31
 REPLY, EVENT_VM_EXITED, EVENT_STOP, EVENT_TAP_LOST = 64, 96, 97, 98
 REQUESTS = ["NONE", "PRECHECK", "BLOCK", "CREATE_TAP", "START_VM",
             "CONFIGURE_TAP", "REFUSE_TAP", "SET_DNS", "RESTORE_DNS", "KILL_VM",
-            "DELETE_TAP", "UNBLOCK", "STATUS", "NOTIFY"]
+            "DELETE_TAP", "UNBLOCK", "STATUS", "NOTIFY", "RENEW_UPLINK"]
 UP_FIREWALL, UP_TAP, UP_VM = 1, 4, 32
 MESSAGE = struct.Struct("<IIIi64s480s")
 BOOTSTRAPPED = ('NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"')
@@ -100,7 +101,8 @@ class Client(Lines):
 
 
 class Engine:
-    def __init__(self, args=(), config=None, up=0, vm_pid=0):
+    def __init__(self, args=(), config=None, up=0, vm_pid=0, program=TORVMD):
+        self.program = program
         self.dir = tempfile.mkdtemp(prefix="torvmd-test.")
         self.up, self.vm_pid, self.answers = up, vm_pid, {}
         self.last, self.vm_fds, self.accepted = None, [], []
@@ -163,11 +165,11 @@ class Engine:
         actions = [(os.POSIX_SPAWN_DUP2, fd, 3 + i)
                    for i, fd in enumerate(high)]
         actions.append((os.POSIX_SPAWN_DUP2, self.stderr.fileno(), 2))
-        argv = [TORVMD, "--config", "torvm.json", "--accel", "tcg",
+        argv = [self.program, "--config", "torvm.json", "--accel", "tcg",
                 "--runtime-dir", self.dir, "--state-dir", f"{self.dir}/state",
                 "--image-dir", f"{self.dir}/image", "--image-dir-fixed",
                 "--verbose", *args]
-        self.pid = os.posix_spawn(TORVMD, argv, dict(os.environ),
+        self.pid = os.posix_spawn(self.program, argv, dict(os.environ),
                                   file_actions=actions)
         for fd in high + fds[2:]:
             os.close(fd)
@@ -491,6 +493,9 @@ class TorvmdTest(unittest.TestCase):
         e.event(EVENT_TAP_LOST)
         e.expect("REFUSE_TAP")
         got, serial, _, _, _ = e.receive()
+        while got in ("STATUS", "NOTIFY"):
+            e.answer(got, serial)
+            got, serial, _, _, _ = e.receive()
         self.assertEqual(got, "KILL_VM")
         e.vm_exits(9)
         e.answer(got, serial)
@@ -671,6 +676,74 @@ class TorvmdTest(unittest.TestCase):
         e.agent.expect("ping ")
         e.expect("REFUSE_TAP", "KILL_VM")
         e.vm_starts()
+
+    def clocks(self, e, realtime, boottime):
+        """What the test engine takes for the machine's clocks, in s ahead."""
+        with open(f"{e.dir}/state/new-clock", "w", encoding="ascii") as f:
+            f.write(f"{realtime} {boottime}\n")
+        os.rename(f"{e.dir}/state/new-clock", f"{e.dir}/state/test-clock")
+
+    def told_time(self, e):
+        """By how many seconds the next time told to the guest is ahead."""
+        while True:
+            word, first, *_ = e.agent.read().split()
+            if word == "ping":
+                e.agent.write("pong " + first)
+            elif word == "time":
+                return int(first) - time.time()
+
+    def test_clock_jumps_and_sleeps_reach_the_vm(self):
+        e = self.engine(program=TEST_ENGINE,
+                        config={"failsafe": {"heartbeat_timeout_s": 9}})
+        e.to_running()
+        day, hours = 86400, 8 * 3600
+        for ahead in (day, -day):
+            self.clocks(e, ahead, 0)
+            self.assertAlmostEqual(self.told_time(e), ahead, delta=60)
+        self.assertIn("set forward by 86400 s", e.log())
+        self.assertIn("set back by 172800 s", e.log())
+        # A short sleep: the time alone. A long one: connections, too.
+        self.clocks(e, -day + 30, 30)
+        self.told_time(e)
+        e.quiet(0.2)
+        self.assertIn("slept for 30 s; the VM gets the time.", e.log())
+        self.clocks(e, -day + hours, hours)
+        e.expect("RENEW_UPLINK")
+        self.assertAlmostEqual(self.told_time(e), -day + hours, delta=60)
+        self.assertIn("and connects anew", e.log())
+        e.agent.expect("ping ")
+        self.assertEqual(e.client().status()["state"], "Running")
+
+    def test_standing_still_is_not_the_guests_silence(self):
+        """As when the computer is a VM that is paused, or the engine was."""
+        e = self.engine(config={"failsafe": {"heartbeat_timeout_s": 9}})
+        e.to_running()
+        os.kill(e.pid, signal.SIGSTOP)
+        time.sleep(11)
+        os.kill(e.pid, signal.SIGCONT)
+        for _ in range(2):
+            e.agent.write(e.agent.expect("ping ").replace("i", "o"))
+            e.quiet(0.1)
+        self.assertEqual(e.client().status()["state"], "Running")
+        self.assertNotIn("silent", e.log())
+
+    def test_the_broker_hears_of_us(self):
+        e = self.engine()
+        e.to_running()
+        got, serial, _, _, _ = e.receive()
+        self.assertEqual(got, "STATUS")
+        e.answer(got, serial)
+
+    def test_engine_holds_where_a_test_wants(self):
+        e = self.engine(program=TEST_ENGINE)
+        with open(f"{e.dir}/state/test-hold", "w", encoding="ascii") as f:
+            f.write("LaunchVM")
+        e.expect("STATUS", "PRECHECK", "BLOCK", "CREATE_TAP")
+        wait_for(lambda: os.waitpid(e.pid, os.WUNTRACED | os.WNOHANG)[0])
+        self.assertFalse(os.path.exists(f"{e.dir}/state/test-hold"))
+        self.assertFalse(select.select([e.broker], [], [], 0.1)[0])
+        os.kill(e.pid, signal.SIGCONT)
+        e.expect("START_VM")
 
     def test_unconfirmed_start_is_taken_back(self):
         e = self.engine("--confirm", "1")

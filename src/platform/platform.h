@@ -93,9 +93,18 @@ int net_tap_configure(struct net *net, const struct net_plan *plan,
 		      struct error *e);
 int net_tap_delete(struct net *net, const struct net_plan *plan,
 		   struct error *e);
+/* The name of a TAP that was made by net_tap_create(), whatever it is called.
+ * Return: whether there is one. */
+bool net_tap_find(struct net *net, char ret[IFNAMSIZ]);
 
 /* Destroys every TCP and UDP socket bound to @addr (sock_diag). */
 int net_sockets_destroy(struct net *net, struct in_addr addr, struct error *e);
+
+/* Ends TCP connections of the uplink's user: those whose source address is not
+ * the one a new connection would get (the uplink has changed), or @all of them.
+ * *ret_closed: how many. */
+int net_uplink_renew(struct net *net, const struct net_plan *plan, bool all,
+		     unsigned int *ret_closed, struct error *e);
 
 /* systemd-resolved's per-link settings; -EOPNOTSUPP: not there or not in our
  * network namespace (not an error: resolv.conf's servers go by T). */
@@ -154,5 +163,7 @@ enum {
 	NET_CHANGED_RULES = 1 << 2,    /* one of our rules, T's default */
 	NET_CHANGED_LINKS = 1 << 3,    /* other links or bridges than the block
 					* covers: net_firewall_set() again */
+	NET_CHANGED_UPLINK = 1 << 4,   /* the way out may be another one:
+					* net_uplink_renew() */
 };
 unsigned int net_watch_read(struct net *net, const struct net_plan *plan);

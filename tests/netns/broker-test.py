@@ -490,6 +490,21 @@ class Test:
         c.stop()
         self.restored()
 
+    def test_engine_that_hangs(self):
+        """It is replaced after some ticks; the block and the VM stay."""
+        c = self.c
+        c.start()
+        vm = c.protect()
+        engine = c.must("pid")[0]
+        with self.no_leak():
+            os.kill(engine, signal.SIGSTOP)
+            wait_for("the engine's end", lambda: not alive(engine), 120)
+            c.connect()
+            assert c.must("resumed") == [1]
+            assert c.must("STATUS") == [0x2f, vm]
+        c.stop()
+        self.restored()
+
     def broker_dies(self, kill):
         c = self.c
         c.start()
@@ -528,7 +543,151 @@ class Test:
         with open("/proc/sys/net/ipv4/conf/up0/rp_filter", "w", encoding="ascii") as f:
             f.write("1")  # only the journal knows that one
         shutil.rmtree(self.c.runtime)
+        # As if the configuration had called it so; recovery does not read it.
+        run("ip", "link", "set", "torvm0", "down", "name", "own9")
+        assert "own9" in self.c.recover()
+        self.restored()
+
+    def journal(self, change=None):
+        """The text of the journal of a dead broker, changed."""
+        path = os.path.join(self.c.runtime, "journal")
+        with open(path, encoding="ascii") as f:
+            text = f.read()
+        if change:
+            with open(path, "w", encoding="ascii") as f:
+                f.write(change(text))
+        return text
+
+    @contextlib.contextmanager
+    def another_boot(self):
+        """For whoever asks in here, the machine was started anew. No namespace
+        can be: the file with the boot's id is another one, the rest stays."""
+        path = os.path.join(self.c.top, "boot_id")
+        with open(path, "w", encoding="ascii") as f:
+            f.write("01234567-89ab-cdef-0123-456789abcdef\n")
+        run("mount", "--bind", path, "/proc/sys/kernel/random/boot_id")
+        try:
+            yield
+        finally:
+            run("umount", "/proc/sys/kernel/random/boot_id")
+
+    def strict_again(self):
+        """Only the journal knows the kernel setting that was changed."""
+        with open("/proc/sys/net/ipv4/conf/up0/rp_filter", "w", encoding="ascii") as f:
+            f.write("1")
+
+    def test_journals_that_do_not_count(self):
+        """Torn, of another boot or network: recovery goes by TorVM's own names,
+        and so does the next start."""
+        changes = {
+            "empty": lambda text: "",
+            "torn": lambda text: text[:len(text) // 2],
+            "without its end": lambda text: text[:-4],
+            "foreign": lambda text: text.replace("netns ", "netns 9"),
+        }
+        for name, change in changes.items():
+            for by_start in (False, True):
+                self.broker_dies(lambda spawner: self.c.process.kill())
+                self.journal(change)
+                # A crash in the midst of writing the next one.
+                with open(os.path.join(self.c.runtime, "journal.new"), "w",
+                          encoding="ascii") as f:
+                    f.write("torvm-jour")
+                if by_start:
+                    self.c.start()
+                    self.c.protect()
+                    self.c.stop()
+                else:
+                    said = self.c.recover()
+                    for word in ("journal", "the network is open"):
+                        assert word in said, (name, said)
+                    assert not os.listdir(self.c.runtime), name
+                self.strict_again()
+                self.restored()
+
+    def test_machine_reset(self):
+        """A journal of another boot is void: what is in the kernel counts."""
+        with contextlib.ExitStack() as stack:
+            def kill(spawner):
+                stack.enter_context(self.no_leak())
+                self.c.process.kill()
+            self.broker_dies(kill)
+        with self.another_boot():
+            said = self.c.recover()
+            assert "another boot" in said and "the network is open" in said, said
+            self.strict_again()
+            self.restored()
+            assert "Nothing to recover" in self.c.recover()
+        # Nothing of it is there: the journal alone came through the reset.
+        self.broker_dies(lambda spawner: self.c.process.kill())
+        text = self.journal()
         self.c.recover()
+        with open(os.path.join(self.c.runtime, "journal"), "w", encoding="ascii") as f:
+            f.write(text)
+        self.restored()
+        with self.another_boot():
+            said = self.c.recover()
+            assert "another boot" in said, said
+            self.restored()
+            os.rmdir(self.c.runtime)
+            self.c.start()
+            self.c.protect()
+            self.c.stop()
+        self.restored()
+
+    @contextlib.contextmanager
+    def full(self, directory):
+        """No byte can be written there."""
+        filler = os.path.join(directory, "filler")
+        with open(filler, "wb", buffering=0) as f, contextlib.suppress(OSError):
+            while True:
+                f.write(bytes(4096))
+        try:
+            yield
+        finally:
+            os.unlink(filler)
+
+    def test_runtime_directory_full(self):
+        """Nothing is changed that could not be noted; the block stays, and what
+        is there can be taken back."""
+        c = self.c
+        os.mkdir(c.runtime)
+        run("mount", "-t", "tmpfs", "-o", "nr_inodes=1,mode=755", "none", c.runtime)
+        done = subprocess.run([os.path.join(c.top, "bin", "torvm-broker"),
+                               "--runtime-dir", c.runtime, "--state-dir", c.state],
+                              stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 5, done
+        assert "No space left" in done.stderr and c.runtime in done.stderr, done
+        self.restored()
+        run("mount", "-o", "remount,size=256k,nr_inodes=100", c.runtime)
+        c.start()
+        c.write_argv(QEMU_ARGV)
+        with self.full(c.runtime):
+            said = c.refused("BLOCK")
+            assert "No space left" in said and "journal" in said, said
+            self.open_network()
+        c.must("BLOCK")
+        with self.no_leak():
+            with self.full(c.runtime):
+                said = c.refused("CREATE_TAP")
+                assert "No space left" in said, said
+                assert "torvm0" not in run("ip", "link")
+            c.must("CREATE_TAP")
+            with self.full(c.runtime):
+                said = c.refused("START_VM")
+                assert "No space left" in said, said
+                assert c.must("STATUS")[1] == 0
+            c.must("START_VM")
+            c.must("CONFIGURE_TAP")
+        with self.full(c.runtime):
+            for request in ("DELETE_TAP", "RESTORE_DNS", "UNBLOCK"):
+                c.must(request)
+        c.client.write("exit 0\n")
+        c.client.flush()
+        c.wait(0)
+        assert os.listdir(c.runtime) == [], os.listdir(c.runtime)
+        run("umount", c.runtime)
+        os.rmdir(c.runtime)
         self.restored()
 
     def test_next_start_adopts(self):

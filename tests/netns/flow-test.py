@@ -16,6 +16,7 @@ from netlab import (  # noqa: E402
     connect, main, ns_socket, private)
 
 DRIVER = private()
+UPLINK = 16  # NET_CHANGED_UPLINK
 lab = Lab()
 # What a guest's relay must never reach although it can be routed.
 lab.ip("host", "addr", "add", "10.20.30.40/24", "dev", "eth0")
@@ -188,6 +189,53 @@ def no_riding_along():
     assert not any(seq in f.raw for f in frames), frames
 
 
+def renewed():
+    """Connections of the uplink that lead nowhere any more are ended, no others"""
+    driver("watch", 0)
+    s, peer = flows[0]
+    other = ns_socket("host", USER_UID, socket.AF_INET, socket.SOCK_STREAM)
+    other.bind(("10.10.10.2", 0))
+    other.setblocking(False)
+    other.connect_ex((WEB4, 443))
+    assert driver("uplink-renew", "changed") == "0"
+    exchange(s, peer)
+    # No way out for a moment: it may come back as it was.
+    lab.ip("host", "route", "del", "default")
+    assert int(driver("watch", 3000)) & UPLINK
+    assert driver("uplink-renew", "changed") == "0"
+    lab.ip("host", "route", "add", "default", "via", ROUTER4)
+    assert int(driver("watch", 3000)) & UPLINK
+    assert driver("uplink-renew", "changed") == "0"
+    exchange(s, peer)
+    # The same way, with another address: the old one's connection is dead.
+    lab.ip("host", "addr", "add", "192.0.2.99/24", "dev", "eth0")
+    lab.ip("host", "route", "replace", "default", "via", ROUTER4, "src", "192.0.2.99")
+    assert int(driver("watch", 3000)) & UPLINK
+    assert driver("uplink-renew", "changed") == "1"
+    try:
+        s.sendall(b"dead")
+        raise AssertionError("the old connection lives")
+    except OSError as e:
+        assert e.errno in (errno.ECONNABORTED, errno.EPIPE), e
+    err, _, s = connect("host", VM_UID, (WEB4, 443))
+    assert err == 0, errno.errorcode[err]
+    flows[0] = s, listener4.accept()[0]
+    assert s.getsockname()[0] == "192.0.2.99"
+    assert driver("uplink-renew", "changed") == "0"
+    lab.ip("host", "route", "replace", "default", "via", ROUTER4)
+    lab.ip("host", "addr", "del", "192.0.2.99/24", "dev", "eth0")
+    # After a long sleep: all of them.
+    assert driver("uplink-renew", "all") == "1"
+    code = other.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    assert code in (0, errno.ECONNREFUSED), errno.errorcode[code]
+    other.close()
+    err, _, s = connect("host", VM_UID, (WEB4, 443))
+    assert err == 0, errno.errorcode[err]
+    flows[0] = s, listener4.accept()[0]
+    assert s.getsockname()[0] == HOST4
+    assert all(of_web(f) for f in lab.capture.leaks())
+
+
 def killed():
     """kill -9: what the dead process still sends is its flows' and nothing else"""
     ready, done = os.pipe()
@@ -301,5 +349,5 @@ def probing_the_tap():
 
 
 main([before, old_connections_end, listening_socket, no_uplink_when_blocked,
-      uplink_opens, survives_modes, uplink_limits, no_riding_along, killed,
+      uplink_opens, survives_modes, uplink_limits, no_riding_along, renewed, killed,
       hold_the_link, hold_the_link_in_lockdown, probing_the_tap])

@@ -113,6 +113,14 @@ static int handle(struct net *net, char *line, char *value, struct error *e)
 		return net_tap_delete(net, &plan, e);
 	if (strcmp(word, "sockets-destroy") == 0)
 		return net_sockets_destroy(net, plan.host_ip, e);
+	if (strcmp(word, "uplink-renew") == 0 && arg) {
+		unsigned int closed;
+
+		r = net_uplink_renew(net, &plan, strcmp(arg, "all") == 0,
+				     &closed, e);
+		snprintf(value, 4096, "%u", closed);
+		return r;
+	}
 	if (strcmp(word, "dns-set") == 0)
 		return net_dns_set(net, &plan, e);
 	if (strcmp(word, "dns-restore") == 0)

@@ -212,9 +212,23 @@ int net_tap_delete(struct net *net, const struct net_plan *plan,
 	return done(r);
 }
 
+bool net_tap_find(struct net *net, char ret[IFNAMSIZ])
+{
+	if (fake_net.tap)
+		strcpy(ret, "torvm0");
+	return fake_net.tap;
+}
+
 int net_sockets_destroy(struct net *net, struct in_addr addr, struct error *e)
 {
 	return done(call(e, "sockets_destroy"));
+}
+
+int net_uplink_renew(struct net *net, const struct net_plan *plan, bool all,
+		     unsigned int *ret_closed, struct error *e)
+{
+	*ret_closed = 1;
+	return done(call(e, "uplink_renew(%s)", all ? "all" : "changed"));
 }
 
 int net_dns_set(struct net *net, const struct net_plan *plan, struct error *e)

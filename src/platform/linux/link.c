@@ -195,6 +195,22 @@ bool link_is_tap(const struct net_link *link)
 	       memcmp(link->mac, mac, sizeof(mac)) == 0;
 }
 
+bool net_tap_find(struct net *net, char ret[IFNAMSIZ])
+{
+	struct net_links links;
+	bool found = false;
+
+	if (links_read(net, &links, NULL) < 0)
+		return false;
+	for (size_t i = 0; i < links.n && !found; i++) {
+		found = link_is_tap(&links.v[i]);
+		if (found)
+			str_copy(ret, IFNAMSIZ, links.v[i].name);
+	}
+	links_free(&links);
+	return found;
+}
+
 /* veth and tun ports end in a container or a guest; anything else (hardware, a
  * VLAN, a bond, a tunnel) may lead out. */
 static bool bridge_is_inner(const struct net_links *links,

@@ -70,6 +70,10 @@ struct nlmsghdr *netlink_message(struct net *net, uint16_t type, uint16_t flags,
 /* Sends @nlh with NLM_F_ACK and waits for the verdict. 0 or negative errno. */
 int netlink_do(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh);
 
+/* As netlink_do(); what the kernel says before the verdict goes to @cb. */
+int netlink_ask(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh,
+		mnl_cb_t cb, void *data);
+
 /* Sends @nlh as a dump. @count is set to 0 before each attempt: a dump that
  * was interrupted by a change is taken again. */
 int netlink_dump(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh,

@@ -79,13 +79,19 @@ static int send_message(struct net *net, struct mnl_socket *nl,
 	return mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0 ? -errno : 0;
 }
 
-int netlink_do(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh)
+int netlink_ask(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh,
+		mnl_cb_t cb, void *data)
 {
 	int r;
 
 	nlh->nlmsg_flags |= NLM_F_ACK;
 	r = send_message(net, nl, nlh);
-	return r < 0 ? r : receive(net, nl, net->seq, NULL, NULL);
+	return r < 0 ? r : receive(net, nl, net->seq, cb, data);
+}
+
+int netlink_do(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh)
+{
+	return netlink_ask(net, nl, nlh, NULL, NULL);
 }
 
 int netlink_dump(struct net *net, struct mnl_socket *nl, struct nlmsghdr *nlh,

@@ -1,7 +1,13 @@
 /*
- * Destroying sockets by sock_diag(7): those bound to the TAP's address must go
- * before the TAP does. A connected UDP socket would otherwise go on sending
- * from that address, in clear, by the host's own route.
+ * Destroying sockets by sock_diag(7).
+ *
+ * Those bound to the TAP's address must go before the TAP does: a connected UDP
+ * socket would otherwise go on sending from that address, in clear, by the
+ * host's own route.
+ *
+ * The uplink's connections keep the source address they began with. When the
+ * way out has got another one, nothing answers them any more, and Tor would
+ * wait for minutes; destroyed, they end at once and Tor makes new ones.
  */
 #include "platform/linux/linux.h"
 
@@ -13,7 +19,9 @@
 #include <string.h>
 
 struct found {
-	struct in_addr addr;
+	struct in_addr addr; /* whose sockets are looked for */
+	uid_t uid;           /* if by_uid: instead of those of addr */
+	bool by_uid;
 	struct sock {
 		uint8_t family;
 		struct inet_diag_sockid id;
@@ -21,22 +29,26 @@ struct found {
 	size_t n;
 };
 
+static bool is_of_address(const struct inet_diag_msg *msg, struct in_addr addr)
+{
+	const uint32_t *src = msg->id.idiag_src;
+
+	if (msg->idiag_family == AF_INET)
+		return src[0] == addr.s_addr;
+	/* ::ffff:a.b.c.d */
+	return !src[0] && !src[1] && src[2] == htonl(0xffff) &&
+	       src[3] == addr.s_addr;
+}
+
 static int on_socket(const struct nlmsghdr *nlh, void *data)
 {
 	const struct inet_diag_msg *msg = mnl_nlmsg_get_payload(nlh);
 	struct found *found = data;
-	const uint32_t *src = msg->id.idiag_src;
 	struct sock *grown;
 
-	if (msg->idiag_family == AF_INET) {
-		if (src[0] != found->addr.s_addr)
-			return MNL_CB_OK;
-	} else {
-		/* ::ffff:a.b.c.d */
-		if (src[0] || src[1] || src[2] != htonl(0xffff) ||
-		    src[3] != found->addr.s_addr)
-			return MNL_CB_OK;
-	}
+	if (found->by_uid ? msg->idiag_uid != found->uid
+			  : !is_of_address(msg, found->addr))
+		return MNL_CB_OK;
 	grown = array_grow(found->v, found->n, sizeof(*found->v));
 	if (!grown) {
 		errno = ENOMEM;
@@ -47,32 +59,51 @@ static int on_socket(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_OK;
 }
 
-static int destroy(struct net *net, struct mnl_socket *nl, uint8_t protocol,
-		   struct in_addr addr, uint8_t family)
+static int find(struct net *net, struct mnl_socket *nl, uint8_t protocol,
+		uint8_t family, struct found *found)
 {
-	struct inet_diag_req_v2 req = {
+	const struct inet_diag_req_v2 req = {
 		.sdiag_family = family,
 		.sdiag_protocol = protocol,
 		.idiag_states = UINT32_MAX,
 	};
-	struct found found = { .addr = addr };
 	struct nlmsghdr *nlh;
-	int r, first = 0;
 
 	nlh = netlink_message(net, SOCK_DIAG_BY_FAMILY, 0, &req, sizeof(req));
-	r = netlink_dump(net, nl, nlh, on_socket, &found, &found.n);
+	return netlink_dump(net, nl, nlh, on_socket, found, &found->n);
+}
+
+static int destroy_one(struct net *net, struct mnl_socket *nl, uint8_t protocol,
+		       const struct sock *sock)
+{
+	const struct inet_diag_req_v2 req = {
+		.sdiag_family = sock->family,
+		.sdiag_protocol = protocol,
+		.idiag_states = UINT32_MAX,
+		.id = sock->id,
+	};
+	struct nlmsghdr *nlh;
+	int r;
+
+	nlh = netlink_message(net, SOCK_DESTROY, 0, &req, sizeof(req));
+	r = netlink_do(net, nl, nlh);
+	/* It ended by itself meanwhile. */
+	return r == -ENOENT ? 0 : r;
+}
+
+static int destroy(struct net *net, struct mnl_socket *nl, uint8_t protocol,
+		   struct in_addr addr, uint8_t family)
+{
+	struct found found = { .addr = addr };
+	int r, first = 0;
+
+	r = find(net, nl, protocol, family, &found);
 	for (size_t i = 0; r == 0 && i < found.n; i++) {
-		req.sdiag_family = found.v[i].family;
-		req.id = found.v[i].id;
-		nlh = netlink_message(net, SOCK_DESTROY, 0, &req, sizeof(req));
-		r = netlink_do(net, nl, nlh);
-		/* It ended by itself meanwhile. */
-		if (r == -ENOENT)
-			r = 0;
+		int one = destroy_one(net, nl, protocol, &found.v[i]);
+
 		/* The others must go all the same. */
-		if (r < 0 && first == 0)
-			first = r;
-		r = 0;
+		if (one < 0 && first == 0)
+			first = one;
 	}
 	free(found.v);
 	/* No such family or no diag module for the protocol: nothing listed. */
@@ -102,4 +133,71 @@ int net_sockets_destroy(struct net *net, struct in_addr addr, struct error *e)
 				 "cannot close the connections of the TAP: %s",
 				 strerror(-first));
 	return 0;
+}
+
+static int on_source(const struct nlmsghdr *nlh, void *data)
+{
+	const struct nlattr *attr;
+
+	if (nlh->nlmsg_type != RTM_NEWROUTE)
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, nlh, sizeof(struct rtmsg))
+	{
+		if (mnl_attr_get_type(attr) == RTA_PREFSRC)
+			*(uint32_t *)data = mnl_attr_get_u32(attr);
+	}
+	return MNL_CB_OK;
+}
+
+/* The source address that a new connection of @uid to @dst would get; 0: there
+ * is no way to it, or none is told. */
+static uint32_t source_for(struct net *net, uint32_t dst, uid_t uid)
+{
+	const struct rtmsg rtm = { .rtm_family = AF_INET, .rtm_dst_len = 32 };
+	struct nlmsghdr *nlh;
+	uint32_t source = 0;
+
+	nlh = netlink_message(net, RTM_GETROUTE, 0, &rtm, sizeof(rtm));
+	mnl_attr_put_u32(nlh, RTA_DST, dst);
+	mnl_attr_put_u32(nlh, RTA_UID, uid);
+	return netlink_ask(net, net->route, nlh, on_source, &source) < 0
+		       ? 0
+		       : source;
+}
+
+int net_uplink_renew(struct net *net, const struct net_plan *plan, bool all,
+		     unsigned int *ret_closed, struct error *e)
+{
+	struct found found = { .uid = plan->vm_uid, .by_uid = true };
+	struct mnl_socket *nl;
+	int r, first = 0;
+
+	*ret_closed = 0;
+	r = netlink_open(NETLINK_SOCK_DIAG, &nl, e);
+	if (r < 0)
+		return r;
+	/* QEMU's user-mode network speaks IPv4 alone (src/vm/args.c). */
+	r = find(net, nl, IPPROTO_TCP, AF_INET, &found);
+	for (size_t i = 0; r == 0 && i < found.n; i++) {
+		const struct sock *s = &found.v[i];
+		uint32_t source =
+			source_for(net, s->id.idiag_dst[0], plan->vm_uid);
+		int one;
+
+		/* Without a way to it, it may come back by the same one. */
+		if (!all && (!source || source == s->id.idiag_src[0]))
+			continue;
+		one = destroy_one(net, nl, IPPROTO_TCP, s);
+		if (one < 0 && first == 0)
+			first = one;
+		*ret_closed += one == 0;
+	}
+	free(found.v);
+	mnl_socket_close(nl);
+	if (r == 0)
+		r = first;
+	return r < 0 ? error_set(e, r,
+				 "cannot close the VM's old connections: %s",
+				 strerror(-r))
+		     : 0;
 }

@@ -28,6 +28,7 @@ enum {
 	SEEN_LINK = 1 << 0,
 	SEEN_RULE = 1 << 1,
 	SEEN_TABLE = 1 << 2,
+	SEEN_ROUTE = 1 << 3,
 };
 
 static int subscribe(struct net *net, struct mnl_socket *nl, const int *groups,
@@ -86,14 +87,25 @@ int net_watch_fd(struct net *net)
 	return net->watch_fd;
 }
 
+/* Whether a route may be the uplink's: no address of a link, and none of ours.
+ * A point-to-point link's default has no gateway. */
+static bool leads_out(const struct nlmsghdr *nlh)
+{
+	const struct rtmsg *rtm = mnl_nlmsg_get_payload(nlh);
+
+	return rtm->rtm_protocol != NET_ROUTE_PROTOCOL &&
+	       rtm->rtm_table != RT_TABLE_LOCAL &&
+	       (rtm->rtm_dst_len == 0 || rtm->rtm_scope == RT_SCOPE_UNIVERSE);
+}
+
 static unsigned int route_seen(const struct nlmsghdr *nlh)
 {
 	switch (nlh->nlmsg_type) {
 	case RTM_NEWLINK:
 	case RTM_DELLINK: return SEEN_LINK;
-	case RTM_DELRULE:
+	case RTM_DELRULE: return SEEN_RULE;
 	case RTM_NEWROUTE:
-	case RTM_DELROUTE: return SEEN_RULE;
+	case RTM_DELROUTE: return SEEN_RULE | (leads_out(nlh) ? SEEN_ROUTE : 0);
 	default: return 0;
 	}
 }
@@ -134,7 +146,7 @@ static unsigned int drain(struct net *net, struct mnl_socket *nl)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == ENOBUFS) {
-			seen |= SEEN_LINK | SEEN_RULE | SEEN_TABLE;
+			seen |= SEEN_LINK | SEEN_RULE | SEEN_TABLE | SEEN_ROUTE;
 			continue;
 		}
 		if (n < 0)
@@ -203,5 +215,7 @@ unsigned int net_watch_read(struct net *net, const struct net_plan *plan)
 		changed |= NET_CHANGED_LINKS;
 	if ((seen & SEEN_TABLE) && net->firewall)
 		changed |= NET_CHANGED_FIREWALL;
+	if ((seen & SEEN_ROUTE) && net->rules)
+		changed |= NET_CHANGED_UPLINK;
 	return changed;
 }
