@@ -12,6 +12,7 @@ PACKAGES = {
     "dbus-daemon": "dbus-daemon",
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
+    "openssl": "openssl",
 }
 
 # Debian's own folders: a user's PATH may lack sbin or shadow a tool.

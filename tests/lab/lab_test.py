@@ -22,6 +22,7 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, HERE)
 
 import labapi  # noqa: E402
+import peers  # noqa: E402
 import topology as topo  # noqa: E402
 import tornet  # noqa: E402
 from labapi import Lab  # noqa: E402
@@ -306,6 +307,127 @@ def test_resolver_of_the_machine_is_out_of_reach(lab):
     equal(done.returncode, 0, done.stderr.decode())
 
 
+def test_clients_reach_the_network_through_peers(lab):
+    exits = {a for e in lab.addresses["exits"].values() for a in e.values()}
+    # Each transport and each proxy once. microsocks and danted carry no UDP here.
+    pairs = (("plain", None), ("obfs4", "squid"), ("obfs4proxy", "dante"))
+    pairs += (("webtunnel", "tinyproxy"), ("meek", "microsocks"))
+    for bridge, proxy in pairs:
+        names = [n for n in (bridge, proxy) if n]
+        start = time.monotonic()
+        lab.peers_up(*names)
+        started = time.monotonic() - start
+        with lab.capture("peers", "to-native") as capture:
+            seconds = lab.native_tor_up(use_bridge=bridge, use_proxy=proxy)
+            status, out = curl(lab, "native", "http://www.lab.test/address")
+            equal(status, 0, out)
+            assert out in exits, "%s is no exit" % out
+            lab.native_tor_down()
+        address, _, port = lab.peer(names[-1])["address"].rpartition(":")
+        there = "dst host %s and tcp dst port %s" % (address, port)
+        assert capture.show(there), names
+        sent = "src host %s and ip and not (port 53) and not (%s)" % (
+            *(topo.NATIVE4, there),
+        )
+        equal(capture.show(sent), [], "past " + names[-1])
+        print(
+            "     %s: up in %.1f s, client in %.1f s"
+            % (" by ".join(names), started, seconds)
+        )
+    equal(sorted(lab.peers_running()), sorted(n for p in pairs for n in p if n), "run")
+
+
+def test_proxies_want_the_password(lab):
+    lab.peers_up("squid-tls", "squid", "tinyproxy", "microsocks", "dante")
+    refused = {"squid": "407", "squid-tls": "407", "tinyproxy": "401"}
+    for name in peers.of_kind("proxy"):
+        facts = lab.peer(name)
+        kind = "socks5h" if facts["type"] == "socks5" else facts["type"]
+        options = ["--proxy", "%s://%s" % (kind, facts["address"])]
+        options += ["--proxy-cacert", lab.ca_path(), "--proxytunnel"]
+        url = "http://www4.lab.test/address"
+        right = "%(username)s:%(password)s" % facts
+        status, out = curl(lab, "lan", url, *options, "--proxy-user", right)
+        equal(status, 0, "%s: %s" % (name, out))
+        status, out = curl(lab, "lan", url, *options, "--proxy-user", "lab:wrong")
+        assert status != 0, name
+        assert refused.get(name, "") in out, "%s: %s" % (name, out)
+
+
+def test_snowflake_goes_as_far_as_its_peer(lab):
+    lab.peers_up("snowflake")
+    try:
+        # There is no peer: it never gets there.
+        lab.native_tor_up(timeout_s=0, use_bridge="snowflake")
+    except labapi.LabError:
+        pass
+    else:
+        raise AssertionError("bootstrapped through nothing")
+    wanted = {"stun", "offer", "proxy"}
+    deadline = time.monotonic() + 60
+    while not wanted <= {e["what"] for e in lab.snowflake_events()}:
+        assert time.monotonic() < deadline, lab.snowflake_events()
+        time.sleep(0.1)
+    lab.native_tor_down()
+    offer = next(e for e in lab.snowflake_events() if e["what"] == "offer")
+    equal(offer["host"], "broker.lab.test", "broker")
+    assert any(topo.WAN4 in c for c in offer["candidates"]), offer
+
+
+def test_censor(lab):
+    lab.peers_up("meek", "plain")
+    try:
+        censored(lab)
+    finally:
+        lab.censor("off")
+
+
+def censored(lab):
+    front = lab.peer("meek")["address"]
+    url = "http://www4.lab.test/address"
+
+    def reset(endpoint):
+        # A relay leaves a web client waiting.
+        status, out = curl(lab, "native", "https://%s/" % endpoint, "-k", "-m", "5")
+        return status != 0 and "reset by peer" in out
+
+    curl_timeout = 28
+    relay = "%s:%d" % (topo.RELAYS["guard1"], tornet.ORPORT)
+    plain = lab.peer("plain")["address"]
+    assert not reset(relay) and not reset(plain), "uncensored"
+    lab.censor("reset-tor")
+    assert reset(relay), "a relay"
+    assert reset(plain), "a known bridge"
+    equal(curl(lab, "native", "https://%s/" % front, "-k")[0], 0, "a web site")
+    equal(curl(lab, "native", url), (0, topo.WAN4), "the web")
+    lab.censor("drop-all-but", front)
+    equal(curl(lab, "native", "https://%s/" % front, "-k")[0], 0, "the bridge")
+    equal(curl(lab, "native", url, "-m", "2")[0], curl_timeout, "all else")
+    lab.censor("drop", topo.SERVERS["www4.lab.test"][0])
+    equal(curl(lab, "native", url, "-m", "2")[0], curl_timeout, "the address")
+    equal(curl(lab, "native", "http://%s/address" % topo.WWW4)[0], 0, "another")
+    dig = ["dig", "+short", "+time=3", "www.lab.test"]
+    for server in (topo.ROUTER4, topo.DNS4):
+        lab.censor("false-dns")
+        out = lab.output("native", [*dig, "@" + server])
+        equal(out.strip(), topo.FALSE_ADDRESS, "a name asked of " + server)
+        lab.censor("off")
+        out = lab.output("native", [*dig, "@" + server])
+        equal(out.strip(), topo.WWW4, "uncensored again")
+    equal(curl(lab, "native", url), (0, topo.WAN4), "off")
+
+
+def test_peers_end(lab):
+    assert lab.peers_running()
+    lab.peers_down("obfs4")
+    assert "obfs4" not in lab.peers_running()
+    lab.peers_down()
+    equal(lab.peers_running(), [], "after down")
+    done = cli("--name", lab.name, "peers", "up", "nobody")
+    equal(done.returncode, 1, "unknown peer")
+    assert "webtunnel" in done.stderr, done.stderr
+
+
 def test_second_up_is_refused(lab):
     done = cli("--name", lab.name, "up")
     equal(done.returncode, 1, "exit status")
@@ -412,9 +534,10 @@ def main():
         print("lab_test: needs root", file=sys.stderr)
         return 1
     if MACHINE not in os.environ:
-        # The test's machine has no network to download tor from.
-        with tornet.Cache(os.path.join(labapi.DEFAULT_DIR, "cache")) as cache:
+        # The test's machine has no network to download programs from.
+        with tornet.Cache(labapi.CACHE) as cache:
             cache.tor()
+            cache.peers()
         become_machine()
     real = tempfile.mkdtemp(prefix="torvm-lab-test-")
     # By a symbolic link, as a checkout may be reached.

@@ -20,6 +20,9 @@ import time
 
 import bus
 import namespaces
+import packages
+import peers
+import pki
 import topology as topo
 import tornet
 from capture import Capture
@@ -28,6 +31,7 @@ from errors import LabError, need
 HERE = os.path.dirname(os.path.realpath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
 DEFAULT_DIR = os.path.join(CHECKOUT, "build", "lab")
+CACHE = os.path.join(DEFAULT_DIR, "cache")
 NATIVE_UID = 61199
 
 ADDRESSES = {
@@ -138,7 +142,7 @@ class Lab:
 
     def _build(self, progress):
         progress("tor and keys")
-        with tornet.Cache(os.path.join(DEFAULT_DIR, "cache")) as cache:
+        with tornet.Cache(CACHE) as cache:
             binaries = cache.tor()
             authorities = cache.authorities(binaries)
         progress("namespaces")
@@ -148,6 +152,7 @@ class Lab:
             "tor": binaries,
             "client_torrc": tornet.client_lines(authorities),
             "daemons": {},
+            "peers": {},
             **self._options,
         }
 
@@ -274,7 +279,9 @@ class Lab:
         """subprocess.Popen() in a namespace, see Namespace.popen()."""
         return self.machine(machine).popen(argv, **kwargs)
 
-    def _daemon(self, machine, name, argv):
+    def spawn(self, machine, name, argv):
+        """Start a daemon of the lab's in a machine (Namespace); returns its PID
+        inside. Its log is log_path(name)."""
         pid = machine.spawn(argv, self.log_path(name))
         self._remember(machine.name, name, pid)
         return pid
@@ -290,7 +297,7 @@ class Lab:
             path = "/run/dnsmasq.conf"
             with open(machines[name].path(path), "w", encoding="ascii") as f:
                 f.write(conf)
-            self._daemon(machines[name], "dnsmasq-" + name, ["dnsmasq", "-C", path])
+            self.spawn(machines[name], "dnsmasq-" + name, ["dnsmasq", "-C", path])
         public = [a for pair in topo.SERVERS.values() for a in pair]
         near = [topo.NEIGHBOUR4, topo.NEIGHBOUR6]
         portal = "%s:%d" % (topo.ROUTER4, topo.PORTAL_PORT)
@@ -305,7 +312,7 @@ class Lab:
         argv += ["--log", self._requests_path(machine.name)]
         for address in addresses:
             argv += ["--http", address, "--echo", address]
-        self._daemon(machine, "web-" + machine.name, argv + list(more))
+        self.spawn(machine, "web-" + machine.name, argv + list(more))
 
     def _wait_log(self, name, word, timeout_s=15):
         daemon = self._state()["daemons"][name]
@@ -324,7 +331,7 @@ class Lab:
 
     def _start_dhcp(self, host):
         need("dhclient")
-        self._daemon(
+        self.spawn(
             host,
             "dhclient",
             ["dhclient", "-4", "-d", "-sf", os.path.join(HERE, "dhclient-script")]
@@ -335,7 +342,7 @@ class Lab:
     def _start_bus(self, host):
         need("dbus-daemon")
         bus.write_conf(host.path("/run/dbus"), "/run/dbus")
-        self._daemon(host, "dbus-daemon", bus.command("/run/dbus/" + bus.CONF))
+        self.spawn(host, "dbus-daemon", bus.command("/run/dbus/" + bus.CONF))
         self._wait_log("dbus-daemon", "unix:path=")
 
     # --- what the servers saw ----------------------------------------------
@@ -372,6 +379,111 @@ class Lab:
         text = topo.FAULT_CAPTIVE if on else topo.FAULT_OFF
         self.machine("router").check("nft", "-f", "-", text=text)
 
+    def censor(self, what, *endpoints):
+        """A censor on the router, one at a time.
+
+        "drop-all-but" ADDRESS:PORT...: all else from the LAN is dropped;
+        "drop" ADDRESS...: what goes there is dropped;
+        "reset-tor": TLS with a relay is reset once the client has said hello;
+        "false-dns": each name, asked of anyone, is FALSE_ADDRESS;
+        "off".
+        """
+        router = self.machine("router")
+        text = topo.censor(what, endpoints)
+        if what == "false-dns" and not self._alive("dnsmasq-censor"):
+            path = "/run/dnsmasq-censor.conf"
+            with open(router.path(path), "w", encoding="ascii") as f:
+                f.write(topo.dnsmasq_censor())
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.log_path("dnsmasq-censor"))
+            self.spawn(router, "dnsmasq-censor", ["dnsmasq", "-C", path])
+            self._wait_log("dnsmasq-censor", "started")
+        router.check("nft", "-f", "-", text=text)
+        if what != "false-dns":
+            self._end("dnsmasq-censor")
+
+    # --- peers ----------------------------------------------------------------
+
+    def peers_up(self, *names):
+        """Start peers (peers.PEERS); those that run are left alone."""
+        for name in names:
+            self._check_peer(name)
+        state = self._running_state()
+        with tornet.Cache(CACHE) as cache:
+            site = PeerSite(self, cache.peers(), cache.certificates(), state)
+        for name in names:
+            if self._peer_runs(name):
+                continue
+            self.peers_down(name)
+            machine = self.machine(peers.PEERS[name][1])
+            try:
+                facts, daemons = peers.start(name, machine, site)
+            except BaseException:
+                for daemon in self._state()["daemons"]:
+                    if daemon.startswith("peer-%s-" % name):
+                        self._end(daemon)
+                raise
+            state = self._state()
+            state["peers"][name] = {"facts": facts, "daemons": daemons}
+            self._save(state)
+
+    def peers_down(self, *names):
+        """End peers, all without names; one that does not run is no error."""
+        for name in names or self._running_state()["peers"]:
+            self._check_peer(name)
+            peer = self._running_state()["peers"].get(name)
+            if peer is None:
+                continue
+            for daemon in peer["daemons"]:
+                self._end(daemon)
+            state = self._state()
+            del state["peers"][name]
+            self._save(state)
+
+    def peer(self, name):
+        """What a client needs to know of a peer that runs, see peers.start()."""
+        self._check_peer(name)
+        peer = self._running_state()["peers"].get(name)
+        if peer is None:
+            raise LabError("peer %s is not up: lab peers up %s" % (name, name))
+        return peer["facts"]
+
+    def peers_running(self):
+        """Names of the peers of which every daemon lives."""
+        return [n for n in self._running_state()["peers"] if self._peer_runs(n)]
+
+    def snowflake_events(self):
+        """What the broker, the STUN server and the snowflake proxy saw."""
+        with open(self.log_path("snowflake-events"), encoding="utf-8") as f:
+            return [json.loads(line) for line in f]
+
+    def ca_path(self):
+        """The lab's certificate authority, which clients have to trust."""
+        return os.path.join(CACHE, "pki", pki.CA)
+
+    @staticmethod
+    def _check_peer(name):
+        if name not in peers.PEERS:
+            raise LabError(
+                "no peer %r; there are: %s" % (name, ", ".join(peers.PEERS))
+            )
+
+    def _peer_runs(self, name):
+        peer = self._running_state()["peers"].get(name)
+        return peer is not None and all(self._alive(d) for d in peer["daemons"])
+
+    def _alive(self, daemon):
+        entry = self._running_state()["daemons"].get(daemon)
+        return entry is not None and self.machine(entry["machine"]).alive(entry["pid"])
+
+    def _end(self, daemon):
+        """Kill a daemon and forget it; an unknown one is no error."""
+        state = self._running_state()
+        entry = state["daemons"].pop(daemon, None)
+        if entry is not None:
+            self.machine(entry["machine"]).end(entry["pid"])
+            self._save(state)
+
     # --- tor clients --------------------------------------------------------
 
     def client_torrc(self):
@@ -387,18 +499,36 @@ class Lab:
             time.sleep(0.1)
         return tornet.onion_address(self.machine("net"))
 
-    def torvm_config(self, **sections):
+    def torvm_config(self, use_bridge=None, use_proxy=None, **sections):
         """TorVM's configuration for this lab, as a dictionary; sections are
-        merged over it, e.g. vm={"accel": "tcg"}."""
+        merged over it, e.g. vm={"accel": "tcg"}.
+
+        use_bridge, use_proxy: names of peers that run.
+        """
         config = {"tor": {"options": self.client_torrc() + ["ClientUseIPv6 0"]}}
+        if use_bridge:
+            line = self.peer(use_bridge)["line"]
+            transport = line.split()[0] if not line[0].isdigit() else "none"
+            config["bridge"] = {
+                "use_bridges": True,
+                "transport": transport,
+                "bridges": [line],
+            }
+        if use_proxy:
+            facts = self.peer(use_proxy)
+            keys = ("type", "address", "username", "password")
+            config["proxy"] = {key: facts[key] for key in keys}
         for section, values in sections.items():
             config.setdefault(section, {}).update(values)
         return config
 
-    def native_tor_up(self, timeout_s=60):
+    def native_tor_up(self, timeout_s=60, use_bridge=None, use_proxy=None):
         """A Tor client in "native", with every TCP connection and DNS query of
         that namespace redirected to it: SocksPort 9050, TransPort 9095, DNSPort
-        9093. Returns the seconds it took to bootstrap."""
+        9093. Returns the seconds it took to bootstrap.
+
+        use_bridge, use_proxy: names of peers that run.
+        """
         state = self._running_state()
         native = self.machine("native")
         old = state["daemons"].get("native-tor")
@@ -409,20 +539,49 @@ class Lab:
         os.chown(data, NATIVE_UID, NATIVE_UID)
         torrc = native.path("/run/torrc")
         with open(torrc, "w", encoding="ascii") as f:
-            f.write("\n".join(state["client_torrc"] + NATIVE_TORRC) + "\n")
+            lines = state["client_torrc"] + NATIVE_TORRC
+            lines += self._peers_torrc(use_bridge, use_proxy)
+            f.write("\n".join(lines) + "\n")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.log_path("native-tor"))
         start = time.monotonic()
-        self._daemon(
+        self.spawn(
             native,
             "native-tor",
-            ["setpriv", "--reuid", str(NATIVE_UID), "--regid", str(NATIVE_UID)]
+            ["env", "SSL_CERT_FILE=" + self.ca_path()]
+            + ["setpriv", "--reuid", str(NATIVE_UID), "--regid", str(NATIVE_UID)]
             + ["--clear-groups", os.path.join(state["tor"], "tor")]
             + ["-f", "/run/torrc", "--defaults-torrc", "/dev/null"],
         )
         self._wait_log("native-tor", "Bootstrapped 100%", timeout_s)
         native.check("nft", "-f", "-", text=NATIVE_RULES)
         return time.monotonic() - start
+
+    def _peers_torrc(self, use_bridge, use_proxy):
+        """torrc lines of a client with lyrebird."""
+        lines = []
+        if use_bridge:
+            line = self.peer(use_bridge)["line"]
+            lines += ["UseBridges 1", "Bridge " + line]
+            transport = line.split()[0]
+            if ":" not in transport:
+                # One alone: asked for snowflake too, lyrebird refuses most proxies.
+                lyrebird = packages.program(os.path.join(CACHE, "peers"), "lyrebird")
+                lines.append(
+                    "ClientTransportPlugin %s exec %s" % (transport, lyrebird)
+                )
+        if use_proxy:
+            proxy = self.peer(use_proxy)
+            if proxy["type"] == "socks5":
+                lines.append("Socks5Proxy " + proxy["address"])
+                lines.append("Socks5ProxyUsername " + proxy["username"])
+                lines.append("Socks5ProxyPassword " + proxy["password"])
+            else:
+                lines.append("HTTPSProxy " + proxy["address"])
+                lines.append(
+                    "HTTPSProxyAuthenticator %(username)s:%(password)s" % proxy
+                )
+        return lines
 
     def native_tor_down(self):
         state = self._running_state()
@@ -434,6 +593,20 @@ class Lab:
         native.end(daemon["pid"])
         shutil.rmtree(native.path("/run/tor"), ignore_errors=True)
         self._save(state)
+
+
+class PeerSite:
+    """What peers are started with, see peers.Peer."""
+
+    def __init__(self, lab, root, files, state):
+        self.lab = lab
+        self.root = root
+        self.files = files
+        self.tor = state["tor"]
+        self.client_torrc = state["client_torrc"]
+
+    def spawn(self, machine, name, argv):
+        return self.lab.spawn(machine, name, argv)
 
 
 NATIVE_TORRC = [

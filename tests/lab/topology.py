@@ -10,6 +10,10 @@ still see which exit a request came from. Between it and the host stands a real
 router: on a directly connected link, ARP would hide routing faults.
 """
 
+import re
+
+from errors import LabError
+
 LAN4 = "192.168.77"
 LAN6 = "2001:db8:77:"
 HOST4, HOST6 = LAN4 + ".2", LAN6 + ":2"
@@ -34,6 +38,29 @@ SERVERS = {
     "www4.lab.test": ("203.0.113.11",),
 }
 WWW4, WWW6 = SERVERS["www.lab.test"]
+
+# Peers of the "Internet" (peers.py), one address each: a capture tells them apart.
+# In 203.0.113.0/24, as no relay is.
+BRIDGE_ADDRESSES = {
+    "plain": "203.0.113.40",
+    "obfs4": "203.0.113.41",
+    "obfs4proxy": "203.0.113.42",
+    "webtunnel": "203.0.113.43",
+    "meek": "203.0.113.44",
+    "snowflake": "203.0.113.45",
+}
+PROXY_ADDRESS = "203.0.113.50"
+STUN_ADDRESS = "203.0.113.51"
+# Where a lying resolver leads to; nobody listens there.
+FALSE_ADDRESS = "203.0.113.66"
+# meek.lab.test, where meek's requests go in the end, is known to the front alone.
+PEER_NAMES = {
+    "tunnel.lab.test": BRIDGE_ADDRESSES["webtunnel"],
+    "front.lab.test": BRIDGE_ADDRESSES["meek"],
+    "broker.lab.test": BRIDGE_ADDRESSES["snowflake"],
+    "stun.lab.test": STUN_ADDRESS,
+    "proxy.lab.test": PROXY_ADDRESS,
+}
 
 # The router's port of the host's uplink: the leak tests' capture point.
 CAPTURE_PORT = "to-host"
@@ -91,6 +118,70 @@ table inet fault {
     % PORTAL_PORT
 )
 
+# A censor: one table, replaced as a whole, beside the faults.
+CENSOR_OFF = "table inet censor\ndelete table inet censor\n"
+CENSOR_DNS_PORT = 5353
+
+_CENSOR_FORWARD = """
+table inet censor {
+	chain forward {
+		type filter hook forward priority filter - 5
+		%s
+	}
+}
+"""
+
+# A TLS record's first byte of a handshake (0x16) after a TCP header without and
+# with time stamps. The connection stands by then; the client's end is cut.
+_RESET_TOR = """
+		ip daddr %s tcp doff 5 @th,160,8 0x16 counter reject with tcp reset
+		ip daddr %s tcp doff 8 @th,256,8 0x16 counter reject with tcp reset
+"""
+
+_FALSE_DNS = (
+    """
+table inet censor {
+	chain nat {
+		type nat hook prerouting priority dstnat
+		iifname "lan0" udp dport 53 redirect to :%d
+		iifname "lan0" tcp dport 53 redirect to :%d
+	}
+}
+"""
+    % (CENSOR_DNS_PORT, CENSOR_DNS_PORT)
+)
+
+
+def censor(what, endpoints):
+    """nft's text of a censor, see Lab.censor(); LabError for a wrong one."""
+    takes = {"drop-all-but": 1, "drop": 1, "reset-tor": 0, "false-dns": 0, "off": 0}
+    if what not in takes:
+        raise LabError("no censor %r; there are: %s" % (what, ", ".join(takes)))
+    if bool(endpoints) != bool(takes[what]):
+        raise LabError(
+            "censor %s: %s"
+            % (what, "say which address" if takes[what] else "takes no address")
+        )
+    if what == "off":
+        return CENSOR_OFF
+    if what == "false-dns":
+        return CENSOR_OFF + _FALSE_DNS
+    if what == "reset-tor":
+        relays = "{ %s }" % ", ".join([*RELAYS.values(), BRIDGE_ADDRESSES["plain"]])
+        return CENSOR_OFF + _CENSOR_FORWARD % (_RESET_TOR % (relays, relays))
+    rules = []
+    for endpoint in endpoints:
+        if not re.fullmatch(r"[0-9.]+(:[0-9]+)?", endpoint):
+            raise LabError("censor: %r: IPv4 ADDRESS or ADDRESS:PORT" % endpoint)
+        address, _, port = endpoint.partition(":")
+        there = "ip daddr %s" % address + (" tcp dport %s" % port if port else "")
+        back = "ip saddr %s" % address + (" tcp sport %s" % port if port else "")
+        verdict = "drop" if what == "drop" else "accept"
+        rules += ["%s counter %s" % (match, verdict) for match in (there, back)]
+    if what == "drop-all-but":
+        rules.append("counter drop")
+    return CENSOR_OFF + _CENSOR_FORWARD % "\n\t\t".join(rules)
+
 
 def connect(machines, dhcp):
     """Make links, addresses and routes.
@@ -117,6 +208,7 @@ def connect(machines, dhcp):
 
     public = list(RELAYS.values()) + [exit6(a) for a in EXITS.values()] + [DNS4]
     public += [a for addresses in SERVERS.values() for a in addresses]
+    public += [*BRIDGE_ADDRESSES.values(), PROXY_ADDRESS, STUN_ADDRESS, FALSE_ADDRESS]
     ip(
         "net",
         "link set lo up\n"
@@ -196,6 +288,8 @@ def dnsmasq_internet():
     ]
     for name, addresses in SERVERS.items():
         lines.append("host-record=%s,%s" % (name, ",".join(addresses)))
+    for name, address in PEER_NAMES.items():
+        lines.append("host-record=%s,%s" % (name, address))
     return "\n".join(lines) + "\n"
 
 
@@ -221,6 +315,28 @@ def dnsmasq_router(query_log):
                 "dhcp-authoritative",
                 "enable-ra",
                 "dhcp-range=%s:,ra-only" % LAN6,
+            ]
+        )
+        + "\n"
+    )
+
+
+def dnsmasq_censor():
+    """Configuration of a resolver that lies."""
+    return (
+        "\n".join(
+            [
+                "no-daemon",
+                "no-resolv",
+                "no-hosts",
+                "user=root",
+                "pid-file=",
+                "port=%d" % CENSOR_DNS_PORT,
+                "bind-interfaces",
+                "interface=lan0",
+                "log-queries",
+                "log-facility=-",
+                "address=/#/" + FALSE_ADDRESS,
             ]
         )
         + "\n"

@@ -32,8 +32,11 @@ import signal
 import subprocess
 import time
 
+import packages
+import pki
 import topology as topo
 from errors import LabError, need
+from packages import tool
 
 ORPORT = 9001
 DIRPORT = 9030
@@ -77,7 +80,7 @@ class Cache:
             shutil.rmtree(root, ignore_errors=True)
             self._download()
             (package,) = glob.glob(os.path.join(self.dir, "tor_*.deb"))
-            _tool("dpkg-deb", "-x", package, root + ".new")
+            tool("dpkg-deb", "-x", package, root + ".new")
             os.rename(root + ".new", root)
             os.unlink(package)
         probe = subprocess.run(
@@ -98,11 +101,19 @@ class Cache:
             os.unlink(stale)
         get = ("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", "tor")
         try:
-            _tool(*get, cwd=self.dir)
+            tool(*get, cwd=self.dir)
         except LabError:
             # Old lists name a version that the mirror no longer has.
-            _tool("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "update")
-            _tool(*get, cwd=self.dir)
+            tool("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "update")
+            tool(*get, cwd=self.dir)
+
+    def peers(self):
+        """Folder with the peers' programs, see packages.py."""
+        return packages.peers_root(self.dir)
+
+    def certificates(self):
+        """Folder with certificates for the peers, see pki.py."""
+        return pki.certificates(self.dir)
 
     def authorities(self, binaries):
         """Make or reuse keys; returns [(nick, v3ident, fingerprint, keys)]."""
@@ -120,7 +131,7 @@ class Cache:
             shutil.rmtree(keys, ignore_errors=True)
             os.makedirs(keys, 0o700)
             # tor-gencert asks for a passphrase; there is nothing to guard.
-            _tool(
+            tool(
                 os.path.join(binaries, "tor-gencert"),
                 *("--create-identity-key", "--passphrase-fd", "0", "-m", "12"),
                 *("-i", "authority_identity_key", "-s", "authority_signing_key"),
@@ -148,7 +159,7 @@ class Cache:
         line = "x orport=1 v3ident=%s %s:1 %s" % (v3ident, address, "f" * 40)
         with open(torrc, "w", encoding="ascii") as f:
             f.write("")
-        out = _tool(
+        out = tool(
             os.path.join(binaries, "tor"),
             *("--ignore-missing-torrc", "-f", torrc, "--defaults-torrc", torrc),
             *("--list-fingerprint", "--quiet", "--DataDirectory", data),
@@ -162,21 +173,6 @@ class Cache:
             os.rename(os.path.join(data, "keys", name), os.path.join(keys, name))
         shutil.rmtree(data)
         return fingerprint
-
-
-def _tool(*argv, text=None, cwd=None):
-    done = subprocess.run(
-        argv,
-        input=text,
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        universal_newlines=True,
-    )
-    if done.returncode != 0:
-        name = os.path.basename(argv[0])
-        raise LabError("%s failed: %s" % (name, done.stdout.strip()))
-    return done.stdout
 
 
 def client_lines(authorities):
