@@ -24,7 +24,9 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -51,6 +53,9 @@
 #define FALLBACK_VM_ID 61101
 
 #define CONFIRM_MAX_S 3600
+
+/* Beyond what the engine accepts, so that it can say so. */
+#define CONFIG_SIZE_MAX (4 * 1024 * 1024) /* bytes */
 
 struct options {
 	const char *config; /* NULL: none */
@@ -272,6 +277,39 @@ static int open_null(struct error *e)
 		      : fd;
 }
 
+/* Replaces the file by a copy that nobody can change, so that an engine that
+ * takes over has what the first one accepted, whatever became of the file. Its
+ * owner and mode go along: the engine judges them. What is no file of a
+ * sensible size stays as it is, for the engine to refuse. */
+static int seal_config(int *fd, const char *name, struct error *e)
+{
+	const unsigned int seals =
+		F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	_cleanup_close_ int copy = -1;
+	struct stat st;
+	off_t at = 0;
+	ssize_t n = 0;
+
+	if (fstat(*fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    st.st_size > CONFIG_SIZE_MAX)
+		return 0;
+	copy = memfd_create("config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (copy < 0)
+		return error_set(e, -errno, "memfd_create: %s",
+				 strerror(errno));
+	while (at < CONFIG_SIZE_MAX &&
+	       (n = sendfile(copy, *fd, &at, (size_t)CONFIG_SIZE_MAX)) > 0)
+		;
+	if (n < 0 || fchown(copy, st.st_uid, st.st_gid) < 0 ||
+	    fchmod(copy, st.st_mode & 07777) < 0 ||
+	    fcntl(copy, F_ADD_SEALS, seals) < 0)
+		return error_set(e, -errno, "%s cannot be read: %s", name,
+				 strerror(errno));
+	close(*fd);
+	*fd = steal_fd(&copy);
+	return 0;
+}
+
 /* Return: 0 or the exit code. */
 static int open_config(struct setup *s, const struct options *o,
 		       struct error *e)
@@ -286,6 +324,10 @@ static int open_config(struct setup *s, const struct options *o,
 				  o->config,
 				  errno == ELOOP ? "it is a symbolic link"
 						 : strerror(errno));
+			return EXIT_CODE_CONFIG;
+		}
+		if (seal_config(&fd, o->config, e) < 0) {
+			close(fd);
 			return EXIT_CODE_CONFIG;
 		}
 	} else {

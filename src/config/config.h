@@ -118,12 +118,16 @@ int config_parse(const char *name, const char *text, size_t len,
 		 struct config **ret, struct error *e);
 
 /**
- * config_load_fd() - Check an open file's owner, mode and size, then parse it
+ * config_read_fd() - Check an open file's owner, mode and size, then parse it
  * @fd:		Open for reading; stays the caller's, its offset is not used
  *
  * Refused: not a regular file, over CONFIG_FILE_MAX bytes, writable by group
  * or others, owner neither root nor the caller (-EPERM); as config_parse().
  */
+int config_read_fd(int fd, const char *name, struct config **ret,
+		   struct error *e);
+
+/* config_load_fd() - The same, then config_check_files(). */
 int config_load_fd(int fd, const char *name, struct config **ret,
 		   struct error *e);
 

@@ -62,10 +62,9 @@ static int check_file(const struct stat *st, const char *name, struct error *e)
 	return 0;
 }
 
-int config_load_fd(int fd, const char *name, struct config **ret,
+int config_read_fd(int fd, const char *name, struct config **ret,
 		   struct error *e)
 {
-	_cleanup_(config_freep) struct config *cfg = NULL;
 	_cleanup_free_ char *text = NULL;
 	struct stat st;
 	size_t len = 0;
@@ -92,7 +91,15 @@ int config_load_fd(int fd, const char *name, struct config **ret,
 			break;
 		len += (size_t)n;
 	}
-	r = config_parse(name, text, len, &cfg, e);
+	return config_parse(name, text, len, ret, e);
+}
+
+int config_load_fd(int fd, const char *name, struct config **ret,
+		   struct error *e)
+{
+	_cleanup_(config_freep) struct config *cfg = NULL;
+	int r = config_read_fd(fd, name, &cfg, e);
+
 	if (r == 0)
 		r = config_check_files(cfg, name, e);
 	if (r < 0)

@@ -112,12 +112,15 @@ int log_buffer_open(struct log_buffer *l, const char *path, struct error *e)
 		l->path = strdup(path);
 		if (!l->path)
 			return error_set(e, -ENOMEM, "out of memory");
-		if (open_file(l) < 0)
-			return error_set(
-				e, -errno,
-				"the log file %s cannot be opened: %s; "
-				"choose another log.file",
-				path, strerror(errno));
+		if (open_file(l) < 0) {
+			error_set(e, -errno,
+				  "the log file %s cannot be opened: %s; "
+				  "choose another log.file",
+				  path, strerror(errno));
+			free(l->path);
+			l->path = NULL;
+			return e->code;
+		}
 	}
 	log_set_stderr(0);
 	log_set_sink(on_line, l);

@@ -106,21 +106,25 @@ static int check_fds(void)
 	return EXIT_CODE_OK;
 }
 
+/* An engine that takes over gets what the first one accepted (the broker keeps
+ * a copy). What changed on the disk meanwhile must not keep it from serving:
+ * the VM's next start says what is missing. */
 static int load_config(const struct options *opt, struct config **ret)
 {
 	struct error e = ERROR_NULL(e);
+	int r;
 
 	if (!opt->config_name) {
 		*ret = config_new_default();
 		return *ret ? EXIT_CODE_OK : EXIT_CODE_FAILED;
 	}
-	if (config_load_fd(ENGINE_FD_CONFIG, opt->config_name, ret, &e) == 0)
+	r = opt->resume ? config_read_fd(ENGINE_FD_CONFIG, opt->config_name,
+					 ret, &e)
+			: config_load_fd(ENGINE_FD_CONFIG, opt->config_name,
+					 ret, &e);
+	if (r == 0)
 		return EXIT_CODE_OK;
 	fprintf(stderr, "torvm: error: %s\n", e.text);
-	if (opt->resume)
-		fputs("torvm: The kill switch stays in place: nothing leaves "
-		      "this machine. Mend the file, or stop TorVM.\n",
-		      stderr);
 	return EXIT_CODE_CONFIG;
 }
 
@@ -178,9 +182,14 @@ int main(int argc, char **argv)
 	progress_init(&engine.progress);
 	engine.log.progress = &engine.progress;
 	if (log_buffer_open(&engine.log, engine.cfg->log.file, &e) < 0) {
-		log_error("%s. Nothing was changed.", e.text);
-		config_free(engine.cfg);
-		return EXIT_CODE_PRECHECK;
+		log_error("%s. %s", e.text,
+			  engine.opt.resume ? "TorVM goes on without it."
+					    : "Nothing was changed.");
+		if (!engine.opt.resume ||
+		    log_buffer_open(&engine.log, "", &e) < 0) {
+			config_free(engine.cfg);
+			return EXIT_CODE_PRECHECK;
+		}
 	}
 	code = engine_run(&engine);
 	log_buffer_close(&engine.log);

@@ -653,6 +653,15 @@ class TorvmdTest(unittest.TestCase):
         e.vm_exits()
         self.finish(e)
 
+    def test_resumed_engine_serves_whatever_became_of_the_files(self):
+        e = self.engine("--resume", up=UP_FIREWALL | UP_TAP | UP_VM,
+                        vm_pid=4242,
+                        config={"vm": {"qemu_path": "/gone/qemu"},
+                                "log": {"file": "/gone/torvm.log"}})
+        e.expect("STATUS")
+        self.assertIn("/gone/torvm.log", e.log())
+        self.assertTrue(e.client().status()["blocked"])
+
     def test_block_of_a_dead_controller_is_completed(self):
         e = self.engine(up=UP_FIREWALL)
         e.expect("STATUS")

@@ -4,9 +4,10 @@
  *
  * It serves the control socket with one line a command: the name of a request
  * is sent to the broker and answered with "ok STATUS-FIELDS" or "error CODE
- * sentence"; "exit N" ends it; "pid" and "resumed" tell about itself. Events
- * come as "event NAME text" in between. START_VM takes the argument vector
- * from the file `argv` of the state directory.
+ * sentence"; "exit N" ends it; "pid" and "resumed" tell about itself, "config"
+ * about the configuration. Events come as "event NAME text" in between.
+ * START_VM takes the argument vector from the file `argv` of the state
+ * directory.
  *
  * As `torvmd recover DIR` it does what `torvm recover` does; as `torvmd
  * resolved` it stands in for systemd-resolved on the bus and prints the calls.
@@ -21,6 +22,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <systemd/sd-bus.h>
 #include <unistd.h>
 
@@ -108,6 +110,19 @@ static void request(unsigned int type)
 	fflush(client);
 }
 
+static bool show_config(void)
+{
+	struct stat st;
+	char text[64];
+	ssize_t n = pread(ENGINE_FD_CONFIG, text, sizeof(text) - 1, 0);
+
+	if (n < 0 || fstat(ENGINE_FD_CONFIG, &st) < 0)
+		return fprintf(client, "error %d unreadable\n", -errno) > 0;
+	text[n] = '\0';
+	return fprintf(client, "ok %u/%o %s\n", st.st_uid, st.st_mode, text) >
+	       0;
+}
+
 static bool command(char *line, bool resumed)
 {
 	unsigned int type;
@@ -119,6 +134,8 @@ static bool command(char *line, bool resumed)
 		return fprintf(client, "ok %d\n", getpid()) > 0;
 	if (strcmp(line, "resumed") == 0)
 		return fprintf(client, "ok %d\n", resumed) > 0;
+	if (strcmp(line, "config") == 0)
+		return show_config();
 	for (type = 1; type < BROKER_REQUEST_COUNT; type++) {
 		if (strcmp(line, broker_type_name(type)) == 0) {
 			request(type);

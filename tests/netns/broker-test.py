@@ -473,6 +473,27 @@ class Test:
         c.stop()
         self.restored()
 
+    def test_configuration_spoilt(self):
+        """Every engine gets the configuration that the first one accepted."""
+        c = self.c
+        path = os.path.join(c.top, "torvm.json")
+        with open(path, "w", encoding="ascii") as f:
+            f.write("good")
+        os.chmod(path, 0o640)
+        c.start("--config", path)
+        assert c.ask("config")[1:] == ["0/100640", "good"]
+        c.protect()
+        engine = c.must("pid")[0]
+        with open(path, "w", encoding="ascii") as f:
+            f.write("spoilt")
+        os.kill(engine, signal.SIGKILL)
+        wait_for("the engine's end", lambda: not alive(engine))
+        c.connect()
+        assert c.must("resumed") == [1]
+        assert c.ask("config")[1:] == ["0/100640", "good"]
+        c.stop()
+        self.restored()
+
     def test_engine_killed(self):
         c = self.c
         c.start()
