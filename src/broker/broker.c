@@ -667,8 +667,9 @@ static unsigned int repair(struct broker *b, unsigned int bits)
 		     net_tap_configure(b->net, plan, &e) < 0))
 			left |= NET_CHANGED_RULES;
 		else
-			repaired(b, "Another program removed TorVM's routing "
-				    "rules; they are back");
+			repaired(b, "Another program changed the routing "
+				    "rules; TorVM's are complete and come "
+				    "first again");
 	}
 	if (bits & NET_CHANGED_LINKS && is_up(b, BROKER_UP_RULES) &&
 	    net_sysctls_apply(b->net, plan, save_sysctl, b, &e) < 0)

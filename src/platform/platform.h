@@ -20,12 +20,19 @@
 #define NET_DNS_TIMEOUT_MS 3000
 
 /* Our marks in the kernel, by which leftovers are recognised. */
-#define NET_TABLE_NAME "torvm"   /* nftables: inet torvm, netdev torvm */
-#define NET_ROUTE_TABLE 9095     /* the own routing table T */
-#define NET_PROHIBIT_TABLE 9096  /* IPv4: nothing but "prohibit default" */
-#define NET_ROUTE_PROTOCOL 116   /* rtm_protocol, FRA_PROTOCOL */
+#define NET_TABLE_NAME "torvm"  /* nftables: inet torvm, netdev torvm */
+#define NET_ROUTE_TABLE 9095    /* the own routing table T */
+#define NET_PROHIBIT_TABLE 9096 /* IPv4: nothing but "prohibit default" */
+#define NET_LAN_TABLE 9097      /* the LAN's routes, with lan_access */
+#define NET_ROUTE_PROTOCOL 116  /* rtm_protocol, FRA_PROTOCOL */
+/* Where our policy rules stand unless another program's come before 140; then
+ * they stand right before those, in the same order. */
 #define NET_RULE_PREF_UPLINK 100 /* uid -> goto NET_RULE_PREF_NOP */
 #define NET_RULE_PREF_DHCP 101
+/* With lan_access: port 53 -> T, everyone -> NET_LAN_TABLE */
+#define NET_RULE_PREF_DNS_UDP 103
+#define NET_RULE_PREF_DNS_TCP 104
+#define NET_RULE_PREF_LAN 105
 #define NET_RULE_PREF_TORVM 110 /* everyone -> T */
 /* everyone -> prohibit; in IPv4 by way of NET_PROHIBIT_TABLE */
 #define NET_RULE_PREF_PROHIBIT 120
@@ -53,6 +60,9 @@ struct net_plan {
 	struct in_addr vm_ip;
 	uid_t vm_uid;  /* QEMU's user: the uplink's flows */
 	uint32_t mark; /* random per start, never 0: ct and packet mark */
+	/* Private addresses on directly connected links are reached, and
+	 * answered, beside Tor; never name servers there. */
+	bool lan_access;
 };
 
 struct net; /* open netlink sockets and what is known of the kernel */

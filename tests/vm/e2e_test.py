@@ -7,6 +7,7 @@ The judge of leaks is a capture on the router's side of the host's uplink.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -293,6 +294,61 @@ def pages_and_names_go_through_tor(t):
             expect(answer["error"] == "", "%s: %s" % (probe, answer))
         expect(len(t.lab.dns_queries()) == queries, "the LAN's resolver was asked")
         expect(not capture.show("port 53"), "DNS on the wire")
+        no_leaks(t, capture)
+
+
+DOCKER_LIKE = """
+table ip docker_like {
+	chain nat {
+		type nat hook postrouting priority srcnat
+		ip saddr 172.17.0.0/16 oifname != "docker0" masquerade
+	}
+}
+"""
+
+
+@contextlib.contextmanager
+def container(t):
+    """A network namespace on a bridge, as Docker makes it; yields its exec words."""
+    commands = """
+        ip netns add box
+        ip link add docker0 type bridge forward_delay 0
+        ip addr add 172.17.0.1/16 dev docker0
+        ip link set docker0 up
+        ip link add p-box type veth peer name c0 netns box
+        ip link set p-box master docker0 up
+        ip -n box link set lo up
+        ip -n box addr add 172.17.0.2/16 dev c0
+        ip -n box link set c0 up
+        ip -n box route add default via 172.17.0.1
+        sysctl -qw net.ipv4.ip_forward=1
+    """
+    try:
+        for line in commands.strip().splitlines():
+            done = t.run(*line.split())
+            expect(done.code == 0, "%s: %s" % (line, done))
+        t.lab.machine("host").check("nft", "-f", "-", text=DOCKER_LIKE)
+        yield ("ip", "netns", "exec", "box")
+    finally:
+        t.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+        t.run("nft", "delete", "table", "ip", "docker_like")
+        t.run("ip", "link", "del", "docker0")
+        t.run("ip", "netns", "del", "box")
+
+
+@cases.case
+def a_container_gets_its_pages_through_tor(t):
+    t.ensure_running()
+    with t.lab.capture("container") as capture, container(t) as box:
+        url = "http://www.lab.test/address"
+        fetch = (*box, "curl", "-4", "-sS", "--max-time", "20", url)
+
+        def page():
+            done = t.run(*fetch, timeout=40)
+            return done.code == 0 and done.out.strip() in exits(t.lab)
+
+        # The bridge is known once the broker has seen it.
+        wait_for("a page in the container", page, 60, 0.5)
         no_leaks(t, capture)
 
 

@@ -114,8 +114,10 @@ int firewall_probe(struct net *net, const struct net_plan *plan,
 
 /* --- rules.c --- */
 
-int rules_precheck(struct net *net, struct error *e);
-/* Whether every rule of ours is there, and the default route of T. */
+int rules_precheck(struct net *net, const struct net_plan *plan,
+		   struct error *e);
+/* Whether every rule of ours is there and none of others before them, and the
+ * default route of T. */
 bool rules_complete(struct net *net, const struct net_plan *plan);
 
 /* --- route.c --- */

@@ -55,7 +55,7 @@ int net_precheck(struct net *net, const struct net_plan *plan, struct error *e)
 		return error_set(e, -EINVAL, "the uplink's mark is 0");
 	r = firewall_probe(net, plan, e);
 	if (r == 0)
-		r = rules_precheck(net, e);
+		r = rules_precheck(net, plan, e);
 	if (r == 0)
 		r = routes_precheck(net, plan, e);
 	if (r == 0)

@@ -5,6 +5,9 @@
  *
  *   100  from the VM's user         goto 140
  *   101  DHCP renewals              goto 140
+ *   103  UDP to port 53             table T        (103-105: with LAN access)
+ *   104  TCP to port 53             table T
+ *   105  everybody                  the LAN's connected routes
  *   110  everybody                  table T (default: the TAP)
  *   120  everybody                  prohibit (IPv4: a table with that route)
  *   140  nop
@@ -21,6 +24,14 @@
  * more. That question is of scope link, so it passes by the prohibiting route
  * of scope universe and is answered by the main table. In IPv6 the kernel asks
  * the route's own table first.
+ *
+ * A rule that comes without a preference, as wg-quick's do, gets the one before
+ * the first there is: ahead of ours. What it leads past T is refused by the
+ * firewall, but nothing would go through Tor any more. So ours move ahead of
+ * it, without a gap to each other, the new ones made before the old ones go;
+ * and back to their places when it is gone. The other program's rules are not
+ * touched: behind the nop the uplink meets them all, in their order. There is
+ * no place ahead of preference 0.
  *
  * Ours are known by their protocol number; a rule of it that is not wanted (an
  * earlier run with another user) is deleted before the new ones are added.
@@ -52,46 +63,140 @@ struct rules {
 
 static const uint32_t rule_families[] = { AF_INET, AF_INET6 };
 
-#define WANTED_PER_FAMILY 5
-#define WANTED (WANTED_PER_FAMILY * ARRAY_SIZE(rule_families))
+enum place {
+	PLACE_UPLINK,
+	PLACE_DHCP,
+	PLACE_DNS_UDP,
+	PLACE_DNS_TCP,
+	PLACE_LAN,
+	PLACE_TORVM,
+	PLACE_PROHIBIT,
+	PLACE_NOP,
+	PLACE_COUNT,
+};
 
-static void wanted_rules(const struct net_plan *plan, struct rule ret[WANTED])
+static const uint32_t default_prefs[] = {
+	[PLACE_UPLINK] = NET_RULE_PREF_UPLINK,
+	[PLACE_DHCP] = NET_RULE_PREF_DHCP,
+	[PLACE_DNS_UDP] = NET_RULE_PREF_DNS_UDP,
+	[PLACE_DNS_TCP] = NET_RULE_PREF_DNS_TCP,
+	[PLACE_LAN] = NET_RULE_PREF_LAN,
+	[PLACE_TORVM] = NET_RULE_PREF_TORVM,
+	[PLACE_PROHIBIT] = NET_RULE_PREF_PROHIBIT,
+	[PLACE_NOP] = NET_RULE_PREF_NOP,
+};
+_Static_assert(ARRAY_SIZE(default_prefs) == PLACE_COUNT,
+	       "a place without a preference");
+
+#define WANTED_MAX (PLACE_COUNT * ARRAY_SIZE(rule_families))
+
+/* The local table's, where the kernel has put it. */
+static bool is_local_rule(const struct rule *rule)
+{
+	return rule->pref == 0 && rule->action == FR_ACT_TO_TBL &&
+	       rule->table == RT_TABLE_LOCAL;
+}
+
+/* The first rule of another program that stands in our places or before;
+ * NULL: none. */
+static const struct rule *first_foreign(const struct rules *rules,
+					uint32_t family)
+{
+	const struct rule *first = NULL;
+
+	for (size_t i = 0; i < rules->n; i++) {
+		const struct rule *rule = &rules->v[i];
+
+		if (rule->family == family &&
+		    rule->protocol != NET_ROUTE_PROTOCOL &&
+		    !is_local_rule(rule) && rule->pref <= NET_RULE_PREF_NOP &&
+		    (!first || rule->pref < first->pref))
+			first = rule;
+	}
+	return first;
+}
+
+/* Return: how many, or 0 with @ret_obstacle when there is no room. */
+static size_t wanted_rules(const struct net_plan *plan,
+			   const struct rules *present,
+			   struct rule ret[WANTED_MAX],
+			   const struct rule **ret_obstacle)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(rule_families); i++) {
 		const uint32_t family = rule_families[i];
 		const bool v4 = family == AF_INET;
-		/* The block before the way around it. */
-		const struct rule rules[WANTED_PER_FAMILY] = {
-			{ .pref = NET_RULE_PREF_PROHIBIT,
-			  .action = v4 ? FR_ACT_TO_TBL : FR_ACT_PROHIBIT,
-			  .table = v4 ? NET_PROHIBIT_TABLE : 0 },
-			{ .pref = NET_RULE_PREF_TORVM,
-			  .action = FR_ACT_TO_TBL,
-			  .table = NET_ROUTE_TABLE },
-			{ .pref = NET_RULE_PREF_NOP, .action = FR_ACT_NOP },
-			{ .pref = NET_RULE_PREF_DHCP,
+		const struct rule *foreign = first_foreign(present, family);
+		uint32_t prefs[PLACE_COUNT];
+
+		if (foreign && foreign->pref <= PLACE_COUNT) {
+			*ret_obstacle = foreign;
+			return 0;
+		}
+		for (uint32_t k = 0; k < PLACE_COUNT; k++)
+			prefs[k] = foreign ? foreign->pref - PLACE_COUNT + k
+					   : default_prefs[k];
+
+		/* In the order in which they are added: ahead of another
+		 * program's, the uplink must not meet T for a moment. */
+		const struct rule rules[] = {
+			{ .pref = prefs[PLACE_NOP], .action = FR_ACT_NOP },
+			{ .pref = prefs[PLACE_UPLINK],
 			  .action = FR_ACT_GOTO,
-			  .go_to = NET_RULE_PREF_NOP,
-			  .l4proto = IPPROTO_UDP,
-			  .sport = v4 ? 68 : 546,
-			  .dport = v4 ? 67 : 547 },
-			{ .pref = NET_RULE_PREF_UPLINK,
-			  .action = FR_ACT_GOTO,
-			  .go_to = NET_RULE_PREF_NOP,
+			  .go_to = prefs[PLACE_NOP],
 			  .has_uid = 1,
 			  .uid_from = plan->vm_uid,
 			  .uid_to = plan->vm_uid },
+			{ .pref = prefs[PLACE_DHCP],
+			  .action = FR_ACT_GOTO,
+			  .go_to = prefs[PLACE_NOP],
+			  .l4proto = IPPROTO_UDP,
+			  .sport = v4 ? 68 : 546,
+			  .dport = v4 ? 67 : 547 },
+			{ .pref = prefs[PLACE_TORVM],
+			  .action = FR_ACT_TO_TBL,
+			  .table = NET_ROUTE_TABLE },
+			{ .pref = prefs[PLACE_PROHIBIT],
+			  .action = v4 ? FR_ACT_TO_TBL : FR_ACT_PROHIBIT,
+			  .table = v4 ? NET_PROHIBIT_TABLE : 0 },
+			{ .pref = prefs[PLACE_DNS_UDP],
+			  .action = FR_ACT_TO_TBL,
+			  .table = NET_ROUTE_TABLE,
+			  .l4proto = IPPROTO_UDP,
+			  .dport = 53 },
+			{ .pref = prefs[PLACE_DNS_TCP],
+			  .action = FR_ACT_TO_TBL,
+			  .table = NET_ROUTE_TABLE,
+			  .l4proto = IPPROTO_TCP,
+			  .dport = 53 },
+			{ .pref = prefs[PLACE_LAN],
+			  .action = FR_ACT_TO_TBL,
+			  .table = NET_LAN_TABLE },
 		};
+		_Static_assert(ARRAY_SIZE(rules) == PLACE_COUNT, "one each");
 
-		for (size_t k = 0; k < WANTED_PER_FAMILY; k++) {
+		for (size_t k = 0; k < ARRAY_SIZE(rules); k++) {
+			if (!plan->lan_access &&
+			    (rules[k].dport == 53 ||
+			     rules[k].table == NET_LAN_TABLE))
+				continue;
 			ret[n] = rules[k];
 			ret[n].family = family;
 			ret[n].protocol = NET_ROUTE_PROTOCOL;
 			n++;
 		}
 	}
+	return n;
+}
+
+static int no_room(const struct rule *rule, struct error *e)
+{
+	return error_set(e, -EBUSY,
+			 "another program's policy rule leaves no room for "
+			 "TorVM's before it (preference %u, see 'ip%s rule'): "
+			 "stop that program, often a VPN",
+			 rule->pref, rule->family == AF_INET6 ? " -6" : "");
 }
 
 static int on_rule(const struct nlmsghdr *nlh, void *data)
@@ -230,16 +335,21 @@ static int delete_others(struct net *net, const struct rules *rules,
 
 int net_rules_add(struct net *net, const struct net_plan *plan, struct error *e)
 {
-	struct rule wanted[WANTED];
+	struct rule wanted[WANTED_MAX];
+	const struct rule *obstacle;
 	struct rules rules;
+	size_t n = 0;
 	int r;
 
-	wanted_rules(plan, wanted);
 	r = rules_read(net, &rules);
 	if (r < 0)
 		error_set(e, r, "cannot list the policy rules: %s",
 			  strerror(-r));
-	for (size_t i = 0; r == 0 && i < WANTED; i++) {
+	else
+		n = wanted_rules(plan, &rules, wanted, &obstacle);
+	if (r == 0 && n == 0)
+		r = no_room(obstacle, e);
+	for (size_t i = 0; r == 0 && i < n; i++) {
 		if (contains(rules.v, rules.n, &wanted[i]))
 			continue;
 		r = rule_change(net, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL,
@@ -254,7 +364,7 @@ int net_rules_add(struct net *net, const struct net_plan *plan, struct error *e)
 				  wanted[i].pref, strerror(-r));
 	}
 	if (r == 0)
-		r = delete_others(net, &rules, wanted, WANTED, e);
+		r = delete_others(net, &rules, wanted, n, e);
 	free(rules.v);
 	if (r < 0)
 		return r;
@@ -279,17 +389,21 @@ int net_rules_remove(struct net *net, struct error *e)
 
 bool rules_complete(struct net *net, const struct net_plan *plan)
 {
-	struct rule wanted[WANTED];
+	struct rule wanted[WANTED_MAX];
+	const struct rule *obstacle;
+	bool have[2] = { false, false }, complete;
 	struct rules rules;
-	bool have[2] = { false, false }, complete = true;
+	size_t n = 0;
 	int r;
 
-	wanted_rules(plan, wanted);
 	r = rules_read(net, &rules);
+	if (r == 0)
+		n = wanted_rules(plan, &rules, wanted, &obstacle);
+	complete = n > 0;
 	/* Without IPv6 in the kernel there is not one rule of that family. */
 	for (size_t i = 0; i < rules.n; i++)
 		have[rules.v[i].family == AF_INET6] = true;
-	for (size_t i = 0; r == 0 && i < WANTED; i++)
+	for (size_t i = 0; r == 0 && i < n; i++)
 		if (have[wanted[i].family == AF_INET6] &&
 		    !contains(rules.v, rules.n, &wanted[i]))
 			complete = false;
@@ -298,8 +412,11 @@ bool rules_complete(struct net *net, const struct net_plan *plan)
 	       routes_check(net, plan) != ROUTES_NO_DEFAULT;
 }
 
-int rules_precheck(struct net *net, struct error *e)
+int rules_precheck(struct net *net, const struct net_plan *plan,
+		   struct error *e)
 {
+	struct rule wanted[WANTED_MAX];
+	const struct rule *obstacle;
 	struct rules rules;
 	int r;
 
@@ -309,20 +426,8 @@ int rules_precheck(struct net *net, struct error *e)
 				 "this kernel has no policy routing (%s): it "
 				 "needs CONFIG_IP_MULTIPLE_TABLES",
 				 strerror(-r));
-	for (size_t i = 0; i < rules.n && r == 0; i++) {
-		const struct rule *rule = &rules.v[i];
-
-		/* 0 is the local table's. */
-		if (rule->protocol == NET_ROUTE_PROTOCOL || rule->pref == 0 ||
-		    rule->pref > NET_RULE_PREF_NOP)
-			continue;
-		r = error_set(e, -EBUSY,
-			      "another program's policy rule stands before "
-			      "TorVM's (preference %u, see 'ip%s rule'): stop "
-			      "that program, often a VPN, and start again",
-			      rule->pref,
-			      rule->family == AF_INET6 ? " -6" : "");
-	}
+	if (wanted_rules(plan, &rules, wanted, &obstacle) == 0)
+		r = no_room(obstacle, e);
 	free(rules.v);
 	return r;
 }

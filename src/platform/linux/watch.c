@@ -103,6 +103,7 @@ static unsigned int route_seen(const struct nlmsghdr *nlh)
 	switch (nlh->nlmsg_type) {
 	case RTM_NEWLINK:
 	case RTM_DELLINK: return SEEN_LINK;
+	case RTM_NEWRULE:
 	case RTM_DELRULE: return SEEN_RULE;
 	case RTM_NEWROUTE:
 	case RTM_DELROUTE: return SEEN_RULE | (leads_out(nlh) ? SEEN_ROUTE : 0);
