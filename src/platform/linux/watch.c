@@ -88,14 +88,24 @@ int net_watch_fd(struct net *net)
 }
 
 /* Whether a route may be the uplink's: no address of a link, and none of ours.
- * A point-to-point link's default has no gateway. */
+ * A point-to-point link's default has no gateway. IPv6 knows no scopes. */
 static bool leads_out(const struct nlmsghdr *nlh)
 {
 	const struct rtmsg *rtm = mnl_nlmsg_get_payload(nlh);
+	const struct nlattr *attr;
+	bool gateway = false;
 
+	mnl_attr_for_each(attr, nlh, sizeof(*rtm))
+	{
+		switch (mnl_attr_get_type(attr)) {
+		case RTA_GATEWAY:
+		case RTA_VIA:
+		case RTA_MULTIPATH: gateway = true; break;
+		}
+	}
 	return rtm->rtm_protocol != NET_ROUTE_PROTOCOL &&
 	       rtm->rtm_table != RT_TABLE_LOCAL &&
-	       (rtm->rtm_dst_len == 0 || rtm->rtm_scope == RT_SCOPE_UNIVERSE);
+	       (rtm->rtm_dst_len == 0 || gateway);
 }
 
 static unsigned int route_seen(const struct nlmsghdr *nlh)
