@@ -24,6 +24,8 @@ import tarfile
 from report import BuildError, find_tool, progress, run
 
 RELEASE = "trixie"
+# Where the pluggable transports are; no stable release has them yet.
+UNSTABLE = "sid"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 _NO_RELEASE = re.compile(r"The repository '\S+ (\S+) Release' does not have")
@@ -54,14 +56,23 @@ class Package:
 class Archive:
     """The suites of one mirror, seen through a private apt."""
 
-    def __init__(self, cache, arch_name, scripts):
-        """cache: directory, made if missing; scripts: has debian-mirror."""
+    def __init__(self, cache, arch_name, scripts, release=RELEASE):
+        """cache: directory, made if missing; scripts: has debian-mirror.
+        release: RELEASE, with its updates, or UNSTABLE."""
+        self.release = release
         self._dir = os.path.abspath(cache)
-        self._apt = os.path.join(self._dir, "apt")
+        self._apt = os.path.join(
+            self._dir, "apt" if release == RELEASE else f"apt-{release}"
+        )
         self._debs = os.path.join(self._dir, "debs")
         self._arch = arch_name
         self._scripts = scripts
         self._packages = {}
+        self._trust = f"signed-by={KEYRING}"
+        if release == UNSTABLE:
+            # Its Release is valid for a week only, and a mirror may stand still
+            # for longer. What it names is signed all the same.
+            self._trust += " check-valid-until=no"
 
     # -- configuration
 
@@ -146,9 +157,11 @@ class Archive:
 
     def _update(self, complete):
         mirror, security = self._mirrors()
-        sources = {RELEASE: mirror, f"{RELEASE}-updates": mirror}
-        if security:
-            sources[f"{RELEASE}-security"] = security
+        sources = {self.release: mirror}
+        if self.release == RELEASE:
+            sources[f"{RELEASE}-updates"] = mirror
+            if security:
+                sources[f"{RELEASE}-security"] = security
         if os.path.exists(complete):
             os.unlink(complete)
         while True:
@@ -156,7 +169,7 @@ class Archive:
             _write(
                 os.path.join(self._apt, "sources.list"),
                 "".join(
-                    f"deb [signed-by={KEYRING}] {url} {suite} main\n"
+                    f"deb [{self._trust}] {url} {suite} main\n"
                     for suite, url in sources.items()
                 ),
             )
@@ -165,7 +178,7 @@ class Archive:
                 break
             absent = set(_NO_RELEASE.findall(result.stderr)) & set(sources)
             # A mirror need not carry updates and security; the release it must.
-            if not absent or RELEASE in absent:
+            if not absent or self.release in absent:
                 raise BuildError(
                     "apt could not get package lists that it trusts:\n  "
                     + _last_words(result),

@@ -2,7 +2,8 @@
 
 Everything is named by a file or follows from one: the program (Tor), the
 libraries that it needs, and the modules of modules.list. The result is a
-cpio.Archive and a record of where each file came from.
+cpio.Archive and a record of where each file came from. Transports is a second
+archive that is unpacked over the first where a pluggable transport is wanted.
 """
 
 import hashlib
@@ -25,9 +26,12 @@ _OPENED = (
 
 _MODULE_LIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "modules.list")
 
-# Tor's uid is part of docs/guest-protocol.md.
-_PASSWD = "root:x:0:0::/:/nonexistent\ntor:x:100:100::/var/lib/tor-state:/nonexistent\n"
-_GROUP = "root:x:0:\ntor:x:100:\n"
+# The uids are part of docs/guest-protocol.md.
+_USERS = (("tor", 100, "/var/lib/tor-state"), ("transport", 101, "/"),
+          ("resolver", 102, "/"))
+_PASSWD = "root:x:0:0::/:/nonexistent\n" + "".join(
+    f"{name}:x:{uid}:{uid}::{home}:/nonexistent\n" for name, uid, home in _USERS)
+_GROUP = "root:x:0:\n" + "".join(f"{name}:x:{uid}:\n" for name, uid, _ in _USERS)
 
 # Mount points and other empty directories: path, mode.
 _DIRECTORIES = (
@@ -40,22 +44,112 @@ _DIRECTORIES = (
 )
 
 
-class Rootfs:
-    """The root file system. Attributes after build(): archive, kernel (bytes),
-    kernel_release, packages (list of debian.Package), sources (list of dicts
-    for the manifest)."""
+class _Tree:
+    """Files of packages in an archive. Attributes: archive, packages (list of
+    debian.Package), sources (list of dicts for the manifest)."""
+
+    def __init__(self, mtime, wanted):
+        """wanted(path): whether a package's file may be taken."""
+        self._wanted = wanted
+        self._opened = {}  # package name -> (files, links)
+        self.archive = cpio.Archive(mtime)
+        self.packages = []
+        self.sources = []
+
+    def _open(self, source, name, optional=False):
+        """source: debian.Archive, prepared."""
+        package = source.package(name)
+        if package is None:
+            if optional:  # a virtual package
+                return None
+            raise BuildError(f"{source.release} has no package {name}")
+        if name not in self._opened:
+            self._opened[name] = debian.contents(source.fetch(package), self._wanted)
+        return package
+
+    def _file(self, package, path):
+        files, _ = self._opened[package.name]
+        if path not in files:
+            raise BuildError(f"package {package.name} has no {path}")
+        return files[path]
+
+    def _take(self, package, path, to, data, mode):
+        self.archive.add_file(to, data, mode)
+        # The hash of the file as packaged: a module is decompressed on the way.
+        self._record(package, path, self._file(package, path), to)
+
+    def _record(self, package, path, data, to):
+        if package not in self.packages:
+            self.packages.append(package)
+        self.sources.append({
+            "path": path,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "package": package.name,
+            "installed_as": to,
+        })
+
+    def _sort(self):
+        self.packages.sort(key=lambda package: package.name)
+        self.sources.sort(key=lambda source: source["path"])
+
+
+class Transports(_Tree):
+    """What a pluggable transport needs beside the root file system."""
+
+    PACKAGE = "lyrebird"
+    PROGRAM = "/usr/bin/lyrebird"
+    CA_PACKAGE = "ca-certificates"
+    CA_FILE = "/etc/ssl/certs/ca-certificates.crt"  # where Go looks first
+    _CA_FOLDER = "/usr/share/ca-certificates/"
+
+    def __init__(self, mtime):
+        super().__init__(
+            mtime,
+            lambda path: path == self.PROGRAM or path.startswith(self._CA_FOLDER),
+        )
+
+    def build(self, stable, unstable, arch, present):
+        """stable, unstable: debian.Archive, prepared. present: the paths of the
+        root file system, which has the libraries."""
+        package = self._open(unstable, self.PACKAGE)
+        program = self._file(package, self.PROGRAM)
+        header = elf.Elf(program)
+        if header.machine != arch.elf_machine:
+            raise BuildError(f"{self.PROGRAM} is not built for {arch.name}")
+        for name in header.needed:
+            if f"/usr/lib/{arch.multiarch}/{name}" not in present:
+                raise BuildError(
+                    f"{self.PROGRAM} needs {name}, which Tor's image does not have"
+                )
+        self._take(package, self.PROGRAM, self.PROGRAM, program, 0o755)
+        self._add_certificates(stable)
+        self._sort()
+
+    def _add_certificates(self, stable):
+        """As update-ca-certificates does it: one file after the other."""
+        package = self._open(stable, self.CA_PACKAGE)
+        files, _ = self._opened[package.name]
+        bundle = b""
+        for path in sorted(path for path in files if path.endswith(".crt")):
+            bundle += files[path].rstrip(b"\n") + b"\n"
+            self._record(package, path, files[path], self.CA_FILE)
+        if bundle.count(b"-----BEGIN CERTIFICATE-----") < 50:
+            raise BuildError(f"package {package.name} has not the CAs expected in it")
+        self.archive.add_file(self.CA_FILE, bundle)
+
+
+class Rootfs(_Tree):
+    """The root file system. Further attributes after build(): kernel (bytes),
+    kernel_release."""
 
     def __init__(self, archive, arch, mtime):
         """archive: debian.Archive, prepared."""
+        super().__init__(mtime, _may_be_wanted)
         self._debian = archive
         self._arch = arch
-        self._opened = {}  # package name -> (files, links)
         self._library_dirs = (f"/usr/lib/{arch.multiarch}", "/usr/lib64", "/usr/lib")
-        self.archive = cpio.Archive(mtime)
         self.kernel = b""
         self.kernel_release = ""
-        self.packages = []
-        self.sources = []
 
     def build(self, init):
         """init: the bytes of PID 1."""
@@ -75,13 +169,12 @@ class Rootfs:
         self.archive.add_link("/lib64", "usr/lib64")
         self._add_program()
         self._add_kernel()
-        self.packages.sort(key=lambda package: package.name)
-        self.sources.sort(key=lambda source: source["path"])
+        self._sort()
 
     # -- Tor and its libraries
 
     def _add_program(self):
-        package = self._open(PROGRAM_PACKAGE)
+        package = self._open(self._debian, PROGRAM_PACKAGE)
         program = self._file(package, PROGRAM)
         owners = {PROGRAM: package}
         libraries = {}
@@ -113,7 +206,7 @@ class Rootfs:
         # What is open already first, so that nothing is fetched in vain.
         candidates.sort(key=lambda c: c not in self._opened)
         for candidate in candidates:
-            package = self._open(candidate, optional=True)
+            package = self._open(self._debian, candidate, optional=True)
             if package is None:
                 continue
             files, links = self._opened[candidate]
@@ -145,7 +238,7 @@ class Rootfs:
         names = [d for d in meta.depends if d.startswith("linux-image-")]
         if len(names) != 1:
             raise BuildError(f"{meta.name} does not name one kernel: {meta.depends}")
-        package = self._open(names[0])
+        package = self._open(self._debian, names[0])
         files, _ = self._opened[names[0]]
         images = [path for path in files if path.startswith("/boot/vmlinu")]
         if len(images) != 1:
@@ -169,41 +262,6 @@ class Rootfs:
             self._take(package, path, to, data, 0o644)
             lines.append(to + "\n")
         self.archive.add_file("/etc/torvm/modules", "".join(lines).encode())
-
-    # -- packages
-
-    def _open(self, name, optional=False):
-        package = self._debian.package(name)
-        if package is None:
-            if optional:  # a virtual package
-                return None
-            raise BuildError(f"{debian.RELEASE} has no package {name}")
-        if name not in self._opened:
-            self._opened[name] = debian.contents(
-                self._debian.fetch(package), _may_be_wanted
-            )
-        return package
-
-    def _file(self, package, path):
-        files, _ = self._opened[package.name]
-        if path not in files:
-            raise BuildError(f"package {package.name} has no {path}")
-        return files[path]
-
-    def _take(self, package, path, to, data, mode):
-        self.archive.add_file(to, data, mode)
-        # The hash of the file as packaged: a module is decompressed on the way.
-        self._record(package, path, self._file(package, path), to)
-
-    def _record(self, package, path, data, to):
-        if package not in self.packages:
-            self.packages.append(package)
-        self.sources.append({
-            "path": path,
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "package": package.name,
-            "installed_as": to,
-        })
 
 
 def _may_be_wanted(path):

@@ -24,13 +24,32 @@ enum key {
 	KEY_HOST_IP,
 	KEY_VM_IP,
 	KEY_HOST_MAC,
+	KEY_UPLINK,
+	KEY_TRANSPORT,
+	KEY_PROXY,
+	/* From here on: may be given more than once. */
+	KEY_PEER,
+	KEY_NAME,
+	KEY_RESOLVER,
+	KEY_HOST,
 	KEY_COUNT,
 };
+#define KEY_FIRST_REPEATED KEY_PEER
 
 static const char *const key_names[] = {
-	[KEY_VERSION] = "version",       [KEY_TIME] = "time",
-	[KEY_STATE_DISK] = "state_disk", [KEY_HOST_IP] = "host_ip",
-	[KEY_VM_IP] = "vm_ip",           [KEY_HOST_MAC] = "host_mac",
+	[KEY_VERSION] = "version",
+	[KEY_TIME] = "time",
+	[KEY_STATE_DISK] = "state_disk",
+	[KEY_HOST_IP] = "host_ip",
+	[KEY_VM_IP] = "vm_ip",
+	[KEY_HOST_MAC] = "host_mac",
+	[KEY_UPLINK] = "uplink",
+	[KEY_TRANSPORT] = "transport",
+	[KEY_PROXY] = "proxy",
+	[KEY_PEER] = "peer",
+	[KEY_NAME] = "name",
+	[KEY_RESOLVER] = "resolver",
+	[KEY_HOST] = "host",
 };
 _Static_assert(ARRAY_SIZE(key_names) == KEY_COUNT, "a key lacks its name");
 
@@ -87,8 +106,175 @@ static int parse_mac(const char *s, uint8_t ret[6])
 	return 0;
 }
 
-static int parse_value(enum key key, const char *value,
-		       struct guest_config *config)
+/* Words that are separated by exactly one space. Return: how many, or -EINVAL
+ * when there are none or more than @max. @text is taken apart. */
+static int split(char *text, char **words, int max)
+{
+	int n = 0;
+	char *word;
+
+	while ((word = strsep(&text, " "))) {
+		if (!*word || n == max)
+			return -EINVAL;
+		words[n++] = word;
+	}
+	return n > 0 ? n : -EINVAL;
+}
+
+static int parse_protocol(const char *s, uint8_t *ret)
+{
+	*ret = !strcmp(s, "udp") ? IPPROTO_UDP : IPPROTO_TCP;
+	return strcmp(s, "udp") != 0 && strcmp(s, "tcp") != 0 ? -EINVAL : 0;
+}
+
+static int parse_port(const char *s, uint16_t *ret)
+{
+	int64_t n;
+
+	if (parse_number(s, 65535, &n) || n == 0)
+		return -EINVAL;
+	*ret = (uint16_t)n;
+	return 0;
+}
+
+/* Letters, digits, hyphens and dots: it goes into a hosts file and a query. */
+static int parse_host(const char *s, char ret[GUEST_HOST_NAME_MAX + 1])
+{
+	static const char known[] = "abcdefghijklmnopqrstuvwxyz"
+				    "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+	size_t n = strlen(s);
+
+	if (n == 0 || n > GUEST_HOST_NAME_MAX || strspn(s, known) != n ||
+	    s[0] == '.' || s[n - 1] == '.' || strstr(s, ".."))
+		return -EINVAL;
+	memcpy(ret, s, n + 1);
+	return 0;
+}
+
+/* Where a first packet can be sent to. */
+static bool is_unicast(struct in_addr address)
+{
+	unsigned int top = ntohl(address.s_addr) >> 24;
+
+	return top != 0 && top != 127 && top < 224;
+}
+
+static int parse_unicast(const char *s, struct in_addr *ret)
+{
+	return inet_pton(AF_INET, s, ret) == 1 && is_unicast(*ret) ? 0
+								   : -EINVAL;
+}
+
+static int parse_uplink(char *value, struct guest_config *config)
+{
+	char *words[2];
+	int n = split(value, words, 2);
+
+	config->any_tcp = config->any_udp = false;
+	if (n == 1 && !strcmp(words[0], "none"))
+		return 0;
+	for (int i = 0; i < n; i++) {
+		bool *any = !strcmp(words[i], "tcp")   ? &config->any_tcp
+			    : !strcmp(words[i], "udp") ? &config->any_udp
+						       : NULL;
+
+		if (!any || *any)
+			return -EINVAL;
+		*any = true;
+	}
+	return n < 0 ? n : 0;
+}
+
+static int parse_transport(const char *value, struct guest_config *config)
+{
+	size_t n = strlen(value);
+
+	if (n == 0 || n >= sizeof(config->transport) ||
+	    strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_") != n)
+		return -EINVAL;
+	memcpy(config->transport, value, n + 1);
+	return 0;
+}
+
+static int parse_proxy(char *value, struct guest_proxy *proxy)
+{
+	char *words[4];
+	int n = split(value, words, 4);
+
+	if (n < 3 ||
+	    (strcmp(words[0], "http") != 0 && strcmp(words[0], "socks5") != 0))
+		return -EINVAL;
+	if (parse_host(words[1], proxy->host) ||
+	    parse_port(words[2], &proxy->port))
+		return -EINVAL;
+	strcpy(proxy->scheme, words[0]);
+	if (n == 4) {
+		size_t len = strlen(words[3]);
+
+		/* What ends the login in a URI is percent-encoded in it. */
+		if (len >= sizeof(proxy->login) ||
+		    strcspn(words[3], "@/?#") != len)
+			return -EINVAL;
+		memcpy(proxy->login, words[3], len + 1);
+	}
+	return 0;
+}
+
+static int parse_peer(char *value, struct guest_config *config)
+{
+	struct guest_peer *peer = &config->peers[config->n_peers];
+	char *words[3];
+
+	if (config->n_peers == GUEST_PEERS_MAX || split(value, words, 3) != 3 ||
+	    parse_protocol(words[0], &peer->protocol) ||
+	    parse_unicast(words[1], &peer->address))
+		return -EINVAL;
+	peer->port = 0;
+	if (peer->protocol == IPPROTO_UDP && !strcmp(words[2], "0"))
+		; /* any, but no resolver's */
+	else if (parse_port(words[2], &peer->port))
+		return -EINVAL;
+	config->n_peers++;
+	return 0;
+}
+
+static int parse_name(char *value, struct guest_config *config)
+{
+	struct guest_name *name = &config->names[config->n_names];
+	char *words[3];
+
+	if (config->n_names == GUEST_NAMES_MAX || split(value, words, 3) != 3 ||
+	    parse_protocol(words[0], &name->protocol) ||
+	    parse_host(words[1], name->host) ||
+	    parse_port(words[2], &name->port))
+		return -EINVAL;
+	config->n_names++;
+	return 0;
+}
+
+static int parse_pinned(char *value, struct guest_config *config)
+{
+	struct guest_host *host = &config->hosts[config->n_hosts];
+	char *words[2];
+
+	if (config->n_hosts == GUEST_PEERS_MAX || split(value, words, 2) != 2 ||
+	    parse_host(words[0], host->name) ||
+	    parse_unicast(words[1], &host->address))
+		return -EINVAL;
+	config->n_hosts++;
+	return 0;
+}
+
+static int parse_resolver(const char *value, struct guest_config *config)
+{
+	if (config->n_resolvers == GUEST_RESOLVERS_MAX ||
+	    parse_unicast(value, &config->resolvers[config->n_resolvers]))
+		return -EINVAL;
+	config->n_resolvers++;
+	return 0;
+}
+
+static int parse_value(enum key key, char *value, struct guest_config *config)
 {
 	int64_t n;
 
@@ -113,6 +299,13 @@ static int parse_value(enum key key, const char *value,
 		return inet_pton(AF_INET, value, &config->vm_ip) == 1 ? 0
 								      : -EINVAL;
 	case KEY_HOST_MAC: return parse_mac(value, config->host_mac);
+	case KEY_UPLINK: return parse_uplink(value, config);
+	case KEY_TRANSPORT: return parse_transport(value, config);
+	case KEY_PROXY: return parse_proxy(value, &config->proxy);
+	case KEY_PEER: return parse_peer(value, config);
+	case KEY_NAME: return parse_name(value, config);
+	case KEY_HOST: return parse_pinned(value, config);
+	case KEY_RESOLVER: return parse_resolver(value, config);
 	case KEY_COUNT: break;
 	}
 	return -EINVAL;
@@ -162,7 +355,7 @@ static int parse_line(char *line, size_t number, unsigned int *seen,
 				 "image and the controller are of different "
 				 "versions",
 				 number);
-	if (*seen & 1U << key)
+	if (key < KEY_FIRST_REPEATED && *seen & 1U << key)
 		return error_set(e, -EINVAL,
 				 "opt/torvm/config: %s is given twice",
 				 key_names[key]);
@@ -179,7 +372,12 @@ static int parse_line(char *line, size_t number, unsigned int *seen,
 int guest_config_parse(const char *text, size_t len, struct guest_config *ret,
 		       struct error *e)
 {
-	struct guest_config config = { .time_s = -1, .state_disk = true };
+	/* Some 20 KB. */
+	struct guest_config config = {
+		.time_s = -1,
+		.state_disk = true,
+		.any_tcp = true,
+	};
 	unsigned int seen = 0;
 	size_t number = 0;
 	int r;
@@ -215,6 +413,10 @@ int guest_config_parse(const char *text, size_t len, struct guest_config *ret,
 	r = check_addresses(&config, e);
 	if (r < 0)
 		return r;
+	if (config.n_names > 0 && config.n_resolvers == 0)
+		return error_set(e, -EINVAL,
+				 "opt/torvm/config: a name is given, but no "
+				 "resolver to look it up");
 	*ret = config;
 	return 0;
 }

@@ -10,6 +10,34 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "init/contract.h"
+
+/* Whom the uplink may reach beside or instead of anybody. */
+struct guest_peer {
+	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+	struct in_addr address;
+	uint16_t port; /* 0, UDP: any but 53 */
+};
+
+/* The same, by a name that is looked up in the guest. */
+struct guest_name {
+	uint8_t protocol;
+	uint16_t port;
+	char host[GUEST_HOST_NAME_MAX + 1];
+};
+
+/* What needs no looking up. */
+struct guest_host {
+	char name[GUEST_HOST_NAME_MAX + 1];
+	struct in_addr address;
+};
+
+struct guest_proxy {
+	char scheme[8]; /* "http", "socks5"; "": none */
+	char host[GUEST_HOST_NAME_MAX + 1];
+	uint16_t port;
+	char login[800]; /* as in a URI, percent-encoded; "": none. A secret */
+};
 
 struct guest_config {
 	int64_t time_s; /* host's clock at QEMU's start, UTC; -1: not given */
@@ -17,6 +45,22 @@ struct guest_config {
 	struct in_addr host_ip;
 	struct in_addr vm_ip;
 	uint8_t host_mac[6];
+
+	/* The uplink: what may begin a flow to any address, and to whom else.
+	 */
+	bool any_tcp;
+	bool any_udp;
+	struct guest_peer peers[GUEST_PEERS_MAX];
+	size_t n_peers;
+	struct guest_name names[GUEST_NAMES_MAX];
+	size_t n_names;
+	struct guest_host hosts[GUEST_PEERS_MAX];
+	size_t n_hosts;
+	struct in_addr resolvers[GUEST_RESOLVERS_MAX];
+	size_t n_resolvers;
+
+	char transport[16];       /* "obfs4", ...; "": none */
+	struct guest_proxy proxy; /* of the transport; Tor's is in the torrc */
 };
 
 /**

@@ -30,8 +30,20 @@
 #define GUEST_ETH0_PREFIX 24
 #define GUEST_ETH0_GATEWAY "10.0.2.2"
 
-/* Tor runs as this user and group in the guest. */
+/* Who runs as which user and group in the guest: Tor, the pluggable transport
+ * that goes out in its stead, and what looks up names for either. */
 #define GUEST_TOR_UID 100
+#define GUEST_TRANSPORT_UID 101
+#define GUEST_RESOLVER_UID 102
+
+/* Most `peer`, `name` and `resolver` lines of opt/torvm/config. */
+#define GUEST_PEERS_MAX 96
+#define GUEST_NAMES_MAX 32
+#define GUEST_RESOLVERS_MAX 3
+#define GUEST_HOST_NAME_MAX 253 /* RFC 1035, 2.3.4 */
+
+/* /etc/hosts of the guest leads there: what was looked up. */
+#define GUEST_HOSTS "/run/torvm/hosts"
 
 #define GUEST_TRANS_PORT 9095
 #define GUEST_DNS_PORT 9093
@@ -54,8 +66,9 @@
 
 /*
  * Options that the guest refuses, in lower case: they would open another door
- * to Tor, take its log away, or give it another user. So are abbreviations of
- * them, which Tor would understand, a name with a "+" or "/" before it, a
+ * to Tor, take its log away, give it another user or start a program. So are
+ * abbreviations of them, which Tor would understand, a name with a "+" or "/"
+ * before it, a
  * "%include" and a line that ends in a backslash.
  */
 #define GUEST_TORRC_REFUSED                                                 \
@@ -63,9 +76,10 @@
 		"cookieauthentication", "orport", "dirport", "extorport",   \
 		"metricsport", "natdport", "httptunnelport", "runasdaemon", \
 		"pidfile", "syslogidentitytag", "controlportwritetofile",   \
-		"servertransportplugin", "hiddenservicedir",                \
-		"controlsocketsgroupwritable", "cachedirectory",            \
-		"keydirectory", "disableallswap", "keepbindcapabilities"
+		"servertransportplugin", "clienttransportplugin",           \
+		"hiddenservicedir", "controlsocketsgroupwritable",          \
+		"cachedirectory", "keydirectory", "disableallswap",         \
+		"keepbindcapabilities"
 
 /*
  * Latest time the guest's clock is set to, in seconds since 1970 (2199). An

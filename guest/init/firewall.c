@@ -26,9 +26,15 @@
  *   chain output { type filter hook output priority filter; drop
  *     oifname lo accept
  *     oifname eth0 ip daddr 10.0.2.0/24 reject with icmpx admin-prohibited
- *     oifname eth0 ip meta skuid TOR accept
+ *     oifname eth0 ip meta skuid OUT jump uplink
+ *     oifname eth0 ip meta skuid RESOLVER ip daddr R udp|tcp dport 53 accept
  *     oifname eth0 ip ct state established accept
  *     oifname eth1 ip daddr HOST ct state != new accept
+ *   }
+ *   chain uplink {
+ *     ip daddr PEER tcp|udp dport PORT accept   (each one of the configuration)
+ *     meta l4proto tcp accept                   (where it says "any")
+ *     udp dport != 53 accept                    (the same)
  *   }
  *   chain forward { type filter hook forward priority filter; drop }
  *   chain refuse {
@@ -36,6 +42,9 @@
  *     meta l4proto tcp reject with tcp reset
  *     reject with icmpx admin-prohibited
  *   }
+ *
+ * OUT is the transport's user where there is a transport: Tor itself then has
+ * no way out. Otherwise it is Tor's.
  *
  * Why like this:
  * - What is not redirected has a destination that is not ours, and forwarding
@@ -79,6 +88,7 @@
 
 enum chain {
 	CHAIN_REFUSE, /* before those that go to it */
+	CHAIN_UPLINK,
 	CHAIN_NAT,
 	CHAIN_PREROUTING,
 	CHAIN_INPUT,
@@ -95,6 +105,7 @@ static const struct {
 	uint32_t policy;
 } chains[] = {
 	[CHAIN_REFUSE] = { "refuse", NULL, 0, 0, 0 },
+	[CHAIN_UPLINK] = { "uplink", NULL, 0, 0, 0 },
 	[CHAIN_NAT] = { "nat", "nat", NF_INET_PRE_ROUTING, -100, NF_ACCEPT },
 	[CHAIN_PREROUTING] = { "prerouting", "filter", NF_INET_PRE_ROUTING, 0,
 			       NF_DROP },
@@ -491,11 +502,69 @@ static void add_input_rules(struct firewall *fw)
 	end(fw);
 }
 
+/* UDP to any port but 53. */
+static void not_to_resolvers(struct firewall *fw)
+{
+	const uint16_t dns = htons(53);
+
+	protocol(fw, IPPROTO_UDP);
+	load_payload(fw, NFT_PAYLOAD_TRANSPORT_HEADER, 2, sizeof(dns));
+	compare(fw, NFT_CMP_NEQ, &dns, sizeof(dns));
+}
+
+static void add_peer(struct firewall *fw, const struct guest_peer *peer)
+{
+	rule(fw, CHAIN_UPLINK);
+	ipv4(fw);
+	destination(fw, peer->address);
+	if (peer->port)
+		port(fw, peer->protocol, peer->port);
+	else
+		not_to_resolvers(fw);
+	accept_it(fw);
+	end(fw);
+}
+
+static void add_uplink_rules(struct firewall *fw, const struct guest_config *c)
+{
+	for (size_t i = 0; i < c->n_peers; i++)
+		add_peer(fw, &c->peers[i]);
+	if (c->any_tcp) {
+		rule(fw, CHAIN_UPLINK);
+		protocol(fw, IPPROTO_TCP);
+		accept_it(fw);
+		end(fw);
+	}
+	if (c->any_udp) {
+		rule(fw, CHAIN_UPLINK);
+		not_to_resolvers(fw);
+		accept_it(fw);
+		end(fw);
+	}
+}
+
+static void add_resolver(struct firewall *fw, struct in_addr resolver,
+			 uint8_t proto)
+{
+	const uint32_t uid = GUEST_RESOLVER_UID;
+
+	rule(fw, CHAIN_OUTPUT);
+	to(fw, "eth0");
+	ipv4(fw);
+	load_meta(fw, NFT_META_SKUID);
+	compare(fw, NFT_CMP_EQ, &uid, sizeof(uid));
+	destination(fw, resolver);
+	port(fw, proto, 53);
+	accept_it(fw);
+	end(fw);
+}
+
 static void add_output_rules(struct firewall *fw, const struct guest_config *c)
 {
 	const uint32_t netmask = htonl(~0U << (32 - GUEST_ETH0_PREFIX));
 	const uint32_t uplink = inet_addr(GUEST_ETH0_ADDRESS) & netmask;
-	const uint32_t tor = GUEST_TOR_UID;
+	const uint32_t out =
+		c->transport[0] ? GUEST_TRANSPORT_UID : GUEST_TOR_UID;
 
 	rule(fw, CHAIN_OUTPUT);
 	to(fw, "lo");
@@ -516,9 +585,14 @@ static void add_output_rules(struct firewall *fw, const struct guest_config *c)
 	to(fw, "eth0");
 	ipv4(fw);
 	load_meta(fw, NFT_META_SKUID);
-	compare(fw, NFT_CMP_EQ, &tor, sizeof(tor));
-	accept_it(fw);
+	compare(fw, NFT_CMP_EQ, &out, sizeof(out));
+	verdict(fw, NFT_JUMP, chains[CHAIN_UPLINK].name);
 	end(fw);
+
+	for (size_t i = 0; i < c->n_resolvers; i++) {
+		add_resolver(fw, c->resolvers[i], IPPROTO_UDP);
+		add_resolver(fw, c->resolvers[i], IPPROTO_TCP);
+	}
 
 	rule(fw, CHAIN_OUTPUT);
 	to(fw, "eth0");
@@ -566,6 +640,7 @@ static int load(struct firewall *fw, const struct guest_config *config)
 	add_nat_rules(fw, config);
 	add_prerouting_rules(fw, config);
 	add_input_rules(fw);
+	add_uplink_rules(fw, config);
 	add_output_rules(fw, config);
 
 	/* Asks for the answer that netlink_commit() waits for. */

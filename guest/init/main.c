@@ -12,18 +12,22 @@
  *	agent port	lines of the host; ours, when it did not read before
  *	torctl port	and the connection to Tor's ControlSocket: relay.c
  *	Tor's output	lines for the host
+ *	transport's	where it listens; lines for the host
  *	power button
  *
  * Time-outs are computed from absolute times in struct init; a zero is "none".
  *
  * Tor's life: started -> its ControlSocket answers (`ready`) -> ended, which is
  * reported and followed by a new start after a pause, or by the VM's end when
- *it happens too often. The connection that showed it to be ready is kept: it is
- * how Tor is asked to stop.
+ * it happens too often. Where a pluggable transport is configured, it is
+ *started first, Tor once it has said where it listens, and the end of either is
+ *the end of both. The connection that showed it to be ready is kept: it is how
+ *Tor is asked to stop.
  *
  * All signals are blocked before anything else and stay so: the kernel delivers
  * to PID 1 only what it has a handler for, and it has none.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/reboot.h>
@@ -46,17 +50,20 @@
 #include "init/exits.h"
 #include "init/firewall.h"
 #include "init/network.h"
+#include "init/pt.h"
 #include "init/relay.h"
 #include "init/state-disk.h"
 #include "init/system.h"
 #include "init/tor.h"
 #include "init/torrc.h"
+#include "init/transport.h"
 
 #define CLOCK_WAIT_MS 1000 /* for the host's `time` */
 #define READY_POLL_MS 20   /* between looks at Tor's ControlSocket */
 #define MEMORY_PERIOD_MS 30000
-#define STOP_TOR_MS 2000   /* from SIGNAL SHUTDOWN to SIGKILL */
-#define LAST_WORDS_MS 1000 /* for the host to read why we power off */
+#define STOP_TOR_MS 2000        /* from SIGNAL SHUTDOWN to SIGKILL */
+#define LAST_WORDS_MS 1000      /* for the host to read why we power off */
+#define TRANSPORT_WAIT_MS 60000 /* until it has to say where it listens */
 
 enum tag {
 	TAG_SIGNAL,
@@ -64,6 +71,7 @@ enum tag {
 	TAG_RELAY_PORT,
 	TAG_RELAY_TOR,
 	TAG_TOR_OUTPUT,
+	TAG_TRANSPORT_OUTPUT,
 	TAG_BUTTON,
 };
 
@@ -82,12 +90,20 @@ struct init {
 	int tor_control; /* -1: not ready */
 	struct line_reader tor_lines;
 	struct exits exits;
+	char torrc[GUEST_FILE_MAX + 1];
+	size_t torrc_len;
+
+	pid_t transport;      /* 0: does not run */
+	int transport_output; /* -1: none */
+	struct line_reader transport_lines;
+	uint16_t transport_port; /* 0: has not said */
 
 	bool stopping;
 	/* Absolute times, system_now_ms(); 0: none. */
 	long long tor_start_ms;
 	long long tor_ready_poll_ms;
 	long long tor_kill_ms;
+	long long transport_late_ms;
 	long long relay_retry_ms;
 	long long memory_ms;
 };
@@ -99,6 +115,7 @@ static struct init init = {
 	.relay.port = -1,
 	.relay.tor = -1,
 	.tor_output = -1,
+	.transport_output = -1,
 	.tor_control = -1,
 };
 
@@ -150,7 +167,7 @@ static void stop(struct init *in)
 		return;
 	in->stopping = true;
 	if (in->tor <= 0)
-		finish(in);
+		finish(in); /* also ends a transport that still starts */
 	if (tor_ask_to_stop(in->tor_control) < 0)
 		kill(in->tor, SIGKILL);
 	in->tor_kill_ms = system_now_ms() + STOP_TOR_MS;
@@ -235,8 +252,12 @@ static void hear(void *userdata, const struct host_message *message)
 static void start_tor(struct init *in)
 {
 	struct error e = ERROR_NULL(e);
+	const char *transport =
+		in->config.transport[0] ? in->config.transport : NULL;
 
-	in->tor_start_ms = 0;
+	if (tor_write_torrc(in->torrc, in->torrc_len, transport,
+			    in->transport_port, &e) < 0)
+		fail(in, "%s", e.text);
 	in->tor = tor_start(&in->tor_output, &e);
 	if (in->tor < 0)
 		fail(in, "%s", e.text);
@@ -287,10 +308,127 @@ static bool read_tor_output(struct init *in)
 	return false;
 }
 
+/* --- the transport --- */
+
+static void say_transport(struct init *in, const char *text)
+{
+	agent_event(&in->agent, "transport", "%s", text);
+}
+
+static void hear_transport(void *userdata, char *line, bool cut)
+{
+	struct init *in = userdata;
+	struct pt_line said = pt_parse(line, in->config.transport);
+
+	switch (said.kind) {
+	case PT_KIND_NONE: break;
+	case PT_KIND_METHOD: in->transport_port = said.port; break;
+	case PT_KIND_DONE:
+		in->transport_late_ms = 0;
+		if (!in->transport_port)
+			kill(in->transport, SIGKILL);
+		else if (in->tor <= 0 && !in->stopping)
+			start_tor(in);
+		break;
+	case PT_KIND_ERROR: say_transport(in, said.text); break;
+	case PT_KIND_LOG:
+		agent_chatter(&in->agent, "transport", said.text);
+		break;
+	}
+}
+
+/* Return: whether there may be more */
+static bool read_transport_output(struct init *in)
+{
+	char buf[4096];
+	ssize_t n = read(in->transport_output, buf, sizeof(buf));
+
+	if (n > 0) {
+		line_reader_push(&in->transport_lines, buf, (size_t)n,
+				 hear_transport, in);
+		return true;
+	}
+	if (n < 0 && errno == EAGAIN)
+		return false;
+	close(in->transport_output);
+	in->transport_output = -1;
+	return false;
+}
+
+static void start_transport(struct init *in)
+{
+	struct error e = ERROR_NULL(e);
+	struct in_addr proxy = { 0 };
+
+	inet_pton(AF_INET, in->config.proxy.host, &proxy);
+	in->transport_port = 0;
+	in->transport =
+		transport_start(&in->config, proxy, &in->transport_output, &e);
+	if (in->transport < 0)
+		fail(in, "%s", e.text);
+	in->transport_lines = (struct line_reader){ 0 };
+	watch(in, in->transport_output, EPOLLIN, TAG_TRANSPORT_OUTPUT);
+	in->transport_late_ms = system_now_ms() + TRANSPORT_WAIT_MS;
+}
+
+/* --- both --- */
+
+static void start_session(struct init *in)
+{
+	in->tor_start_ms = 0;
+	/* An earlier one may still be on its way out. */
+	if (in->transport > 0)
+		in->tor_start_ms = system_now_ms() + READY_POLL_MS;
+	else if (in->config.transport[0])
+		start_transport(in);
+	else
+		start_tor(in);
+}
+
+/* Neither Tor nor a transport may be left. */
+static void session_over(struct init *in, const char *what)
+{
+	int pause;
+
+	kill(-1, SIGKILL);
+	in->transport_late_ms = 0;
+	if (in->stopping)
+		finish(in);
+	pause = exits_add(&in->exits, system_now_ms());
+	if (pause < 0)
+		fail(in,
+		     "%s ended %d times within %d s; its log says why. The VM "
+		     "powers off",
+		     what, EXITS_LIMIT, EXITS_WINDOW_MS / 1000);
+	in->tor_start_ms = system_now_ms() + pause;
+}
+
+static void transport_ended(struct init *in, int status)
+{
+	in->transport = 0;
+	while (in->transport_output >= 0 && read_transport_output(in))
+		;
+	line_reader_end(&in->transport_lines, hear_transport, in);
+	closep(&in->transport_output);
+	in->transport_output = -1;
+	/* It went because Tor did. */
+	if (in->tor_start_ms)
+		return;
+	if (!in->stopping)
+		agent_event(&in->agent, "transport-exit", "%s %d %u",
+			    WIFEXITED(status) ? "exit" : "signal",
+			    WIFEXITED(status) ? WEXITSTATUS(status)
+					      : WTERMSIG(status),
+			    in->exits.count + 1);
+	if (in->tor > 0)
+		kill(in->tor, SIGKILL);
+	else
+		session_over(in, "The pluggable transport");
+}
+
 static void tor_ended(struct init *in, int status)
 {
 	struct error e = ERROR_NULL(e);
-	int pause;
 
 	in->tor = 0;
 	in->tor_ready_poll_ms = 0;
@@ -303,29 +441,18 @@ static void tor_ended(struct init *in, int status)
 	line_reader_end(&in->tor_lines, relay_tor_line, in);
 	closep(&in->tor_output);
 	in->tor_output = -1;
-	kill(-1, SIGKILL);
-
-	pause = exits_add(&in->exits, system_now_ms());
-	if (WIFEXITED(status))
-		agent_event(&in->agent, "tor-exit", "exit %d %u",
-			    WEXITSTATUS(status), in->exits.count);
-	else
-		agent_event(&in->agent, "tor-exit", "signal %d %u",
-			    WTERMSIG(status), in->exits.count);
+	agent_event(&in->agent, "tor-exit", "%s %d %u",
+		    WIFEXITED(status) ? "exit" : "signal",
+		    WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
+		    in->exits.count + 1);
 	pump_relay(in);
 
-	if (in->stopping)
-		finish(in);
-	if (in->config.state_disk && state_disk_probe(&e) < 0) {
+	if (!in->stopping && in->config.state_disk &&
+	    state_disk_probe(&e) < 0) {
 		agent_state_disk(&in->agent, e.text);
 		finish(in);
 	}
-	if (pause < 0)
-		fail(in,
-		     "Tor ended %d times within %d s; its log says why. The "
-		     "VM powers off",
-		     EXITS_LIMIT, EXITS_WINDOW_MS / 1000);
-	in->tor_start_ms = system_now_ms() + pause;
+	session_over(in, "Tor");
 }
 
 static void handle_signals(struct init *in)
@@ -341,6 +468,8 @@ static void handle_signals(struct init *in)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (pid == in->tor)
 			tor_ended(in, status);
+		else if (pid == in->transport)
+			transport_ended(in, status);
 }
 
 /* --- the loop --- */
@@ -354,7 +483,12 @@ static void run_timers(struct init *in)
 		kill(in->tor, SIGKILL);
 	}
 	if (in->tor_start_ms && now >= in->tor_start_ms)
-		start_tor(in);
+		start_session(in);
+	if (in->transport_late_ms && now >= in->transport_late_ms) {
+		in->transport_late_ms = 0;
+		say_transport(in, "it does not say where it listens");
+		kill(in->transport, SIGKILL);
+	}
 	if (in->tor_ready_poll_ms && now >= in->tor_ready_poll_ms)
 		look_whether_ready(in);
 	if (in->relay_retry_ms && now >= in->relay_retry_ms)
@@ -370,7 +504,8 @@ static int next_timeout(const struct init *in, long long until_ms)
 {
 	const long long times[] = {
 		in->tor_kill_ms,    in->tor_start_ms, in->tor_ready_poll_ms,
-		in->relay_retry_ms, in->memory_ms,    until_ms,
+		in->relay_retry_ms, in->memory_ms,    in->transport_late_ms,
+		until_ms,
 	};
 	long long first = 0, left;
 
@@ -405,6 +540,10 @@ static void run_once(struct init *in, long long until_ms)
 			/* It may have been closed earlier in this round. */
 			if (in->tor_output >= 0)
 				read_tor_output(in);
+			break;
+		case TAG_TRANSPORT_OUTPUT:
+			if (in->transport_output >= 0)
+				read_transport_output(in);
 			break;
 		case TAG_BUTTON:
 			if (buttons_pressed(&in->buttons))
@@ -471,13 +610,15 @@ static void configure(struct init *in)
 	if (len < 0 ||
 	    guest_config_parse(text, (size_t)len, &in->config, &e) < 0)
 		fail(in, "%s", e.text);
-	len = system_read_fw_cfg(GUEST_FW_CFG_TORRC, text, &e);
-	if (len < 0 ||
-	    guest_torrc_check(text, (size_t)len, &in->config, &e) < 0)
-		fail(in, "%s", e.text);
-	if (tor_prepare(text, (size_t)len, !in->config.state_disk, &e) < 0)
-		fail(in, "%s", e.text);
 	explicit_bzero(text, sizeof(text));
+	len = system_read_fw_cfg(GUEST_FW_CFG_TORRC, in->torrc, &e);
+	if (len < 0 ||
+	    guest_torrc_check(in->torrc, (size_t)len, &in->config, &e) < 0)
+		fail(in, "%s", e.text);
+	in->torrc_len = (size_t)len;
+	if (tor_prepare(!in->config.state_disk, &e) < 0 ||
+	    (in->config.transport[0] && transport_prepare(&e) < 0))
+		fail(in, "%s", e.text);
 }
 
 static void mount_state_disk(struct init *in)
@@ -546,7 +687,7 @@ static void boot(struct init *in, const sigset_t *signals)
 	if (system_lock_down(&e) < 0)
 		fail(in, "%s", e.text);
 	stage(in, "lockdown");
-	start_tor(in);
+	start_session(in);
 }
 
 int main(void)

@@ -15,7 +15,7 @@ struct netlink {
 	size_t len;     /* bytes of buf in use */
 	bool failed;    /* something did not fit: nothing is sent */
 	size_t message; /* where the open message starts */
-	_Alignas(NLMSG_ALIGNTO) char buf[32768];
+	_Alignas(NLMSG_ALIGNTO) char buf[131072];
 };
 
 #define NETLINK_NULL(n) ((struct netlink){ .fd = -1 })

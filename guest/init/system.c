@@ -262,13 +262,20 @@ int system_lock_down(struct error *e)
 }
 
 int system_write_file(const char *path, const char *data, size_t len,
-		      struct error *e)
+		      mode_t mode, struct error *e)
 {
-	_cleanup_close_ int fd = open(
-		path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0);
+	_cleanup_close_ int fd = -1;
+	char aside[128];
 
+	snprintf(aside, sizeof(aside), "%s.new", path);
+	if (unlink(aside) < 0 && errno != ENOENT)
+		return error_set(e, -errno, "cannot write %s: %s", path,
+				 strerror(errno));
+	fd = open(aside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		  0);
 	if (fd < 0 || write(fd, data, len) != (ssize_t)len ||
-	    fchown(fd, 0, GUEST_TOR_UID) < 0 || fchmod(fd, 0440) < 0)
+	    fchown(fd, 0, GUEST_TOR_UID) < 0 || fchmod(fd, mode) < 0 ||
+	    rename(aside, path) < 0)
 		return error_set(e, -errno, "cannot write %s: %s", path,
 				 strerror(errno));
 	return 0;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 
@@ -27,9 +29,10 @@ int system_tune(struct error *e);
  */
 int system_lock_down(struct error *e);
 
-/* Creates a file of @len bytes, owner root, group Tor, 0440. */
+/* Writes a file of @len bytes, owner root, group Tor, in the place of what is
+ * there. */
 int system_write_file(const char *path, const char *data, size_t len,
-		      struct error *e);
+		      mode_t mode, struct error *e);
 
 /**
  * system_read_fw_cfg() - Read one of QEMU's fw_cfg files

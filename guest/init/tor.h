@@ -3,19 +3,24 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/error.h"
 
 #define TOR_TORRC "/run/torvm/torrc"
 
+/* Makes Tor's folders; its DataDirectory too, on the RAM disk, if @ram_data.
+ * Called once. */
+int tor_prepare(bool ram_data, struct error *e);
+
 /**
- * tor_prepare() - Make Tor's folders and write its torrc
- * @ram_data:	Make its DataDirectory too, on the RAM disk
- *
- * Called once.
+ * tor_write_torrc() - Write what Tor reads when it starts
+ * @torrc:	Of the host, @len bytes, at most GUEST_FILE_MAX
+ * @transport:	The transport that listens on @port of 127.0.0.1; NULL: none
  */
-int tor_prepare(const char *torrc, size_t len, bool ram_data, struct error *e);
+int tor_write_torrc(const char *torrc, size_t len, const char *transport,
+		    uint16_t port, struct error *e);
 
 /**
  * tor_start() - Start Tor without privileges

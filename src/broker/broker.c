@@ -275,6 +275,32 @@ static int do_create_tap(struct broker *b, const struct request *q,
 	return 0;
 }
 
+static struct net_uplink uplink_from(const struct broker_uplink *uplink)
+{
+	struct net_uplink ret = {
+		.any_tcp = uplink->any & BROKER_UPLINK_ANY_TCP,
+		.any_udp = uplink->any & BROKER_UPLINK_ANY_UDP,
+		.n_peers = uplink->n_peers,
+	};
+
+	for (size_t i = 0; i < uplink->n_peers; i++)
+		ret.peers[i] = (struct net_peer){
+			.protocol = uplink->peers[i].protocol,
+			.port = uplink->peers[i].port,
+			.address = uplink->peers[i].address,
+		};
+	return ret;
+}
+
+static int do_set_uplink(struct broker *b, const struct request *q,
+			 struct error *e)
+{
+	if (!is_up(b, BROKER_UP_FIREWALL | BROKER_UP_VM))
+		return error_set(e, -EPROTO, "SET_UPLINK needs a running VM");
+	b->journal.plan.uplink = uplink_from(&q->m->u.uplink);
+	return set_mode(b, b->mode, e);
+}
+
 /* The argument vector is judged here and, on its own copy, by the spawner. */
 static int check_argv_fd(int fd, struct error *e)
 {
@@ -338,6 +364,7 @@ static int do_start_vm(struct broker *b, const struct request *q,
 		return error_set(e, -EPROTO, "START_VM comes after CREATE_TAP");
 	if (b->vm_pid)
 		return error_set(e, -EBUSY, "a virtual machine runs already");
+	b->journal.plan.uplink = uplink_from(&q->m->u.start_vm.uplink);
 	r = check_argv_fd(q->fds[0], e);
 	if (r == 0)
 		r = spawn_vm(b, q, e);
@@ -570,6 +597,7 @@ static int (*const handlers[])(struct broker *b, const struct request *q,
 	[BROKER_REQUEST_STATUS] = do_status,
 	[BROKER_REQUEST_NOTIFY] = do_notify,
 	[BROKER_REQUEST_RENEW_UPLINK] = do_renew_uplink,
+	[BROKER_REQUEST_SET_UPLINK] = do_set_uplink,
 };
 _Static_assert(ARRAY_SIZE(handlers) == BROKER_REQUEST_COUNT,
 	       "a request has no handler");

@@ -31,6 +31,7 @@ static const char *const request_names[] = {
 	[BROKER_REQUEST_STATUS] = "STATUS",
 	[BROKER_REQUEST_NOTIFY] = "NOTIFY",
 	[BROKER_REQUEST_RENEW_UPLINK] = "RENEW_UPLINK",
+	[BROKER_REQUEST_SET_UPLINK] = "SET_UPLINK",
 };
 static_assert(ARRAY_SIZE(request_names) == BROKER_REQUEST_COUNT,
 	      "a request has no name");
@@ -94,6 +95,43 @@ int broker_net_check(const struct broker_net *net, struct error *e)
 	return 0;
 }
 
+static int check_peers(const struct broker_uplink *uplink, struct error *e)
+{
+	const uint32_t known = BROKER_UPLINK_ANY_TCP | BROKER_UPLINK_ANY_UDP;
+
+	if (uplink->any & ~known || uplink->n_peers > BROKER_PEERS_MAX)
+		return error_set(e, -EBADMSG,
+				 "the uplink's peers are not what they should "
+				 "be");
+	for (size_t i = 0; i < uplink->n_peers; i++) {
+		const struct broker_peer *peer = &uplink->peers[i];
+		uint32_t top = ntohl(peer->address.s_addr) >> 24;
+
+		if ((peer->protocol != IPPROTO_TCP || peer->port == 0) &&
+		    peer->protocol != IPPROTO_UDP)
+			return error_set(
+				e, -EBADMSG,
+				"peer %zu of the uplink has no port or "
+				"no protocol",
+				i);
+		if (peer->zero != 0 || top == 0 || top == 127 || top >= 224)
+			return error_set(e, -EBADMSG,
+					 "peer %zu of the uplink is no "
+					 "unicast address",
+					 i);
+	}
+	return 0;
+}
+
+static int check_uplink(const struct broker_message *m, struct error *e)
+{
+	if (m->type == BROKER_REQUEST_START_VM)
+		return check_peers(&m->u.start_vm.uplink, e);
+	if (m->type == BROKER_REQUEST_SET_UPLINK)
+		return check_peers(&m->u.uplink, e);
+	return 0;
+}
+
 static int check_fds(const struct broker_message *m, size_t n_fds,
 		     struct error *e)
 {
@@ -142,6 +180,10 @@ int broker_message_check(const struct broker_message *m, size_t n_fds,
 			error_prefix(e, "%s", broker_type_name(m->type));
 			return -EBADMSG;
 		}
+	}
+	if (check_uplink(m, e) < 0) {
+		error_prefix(e, "%s", broker_type_name(m->type));
+		return -EBADMSG;
 	}
 	return check_fds(m, n_fds, e);
 }

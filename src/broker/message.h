@@ -41,7 +41,8 @@ enum broker_type {
 	/* Makes the persistent TAP (owner root), down. */
 	BROKER_REQUEST_CREATE_TAP,
 
-	/* Starts QEMU as the VM's user. fds: enum vm_fd from
+	/* Starts QEMU as the VM's user, with `u.start_vm.uplink` as whom its
+	 * uplink may reach. fds: enum vm_fd from
 	 * VM_FD_FROM_ENGINE on, in that order, preceded by a memfd with the
 	 * NUL-separated argument vector (argv[0] is the absolute path of the
 	 * binary). `u.start_vm.present` says which optional ones follow. The
@@ -84,6 +85,10 @@ enum broker_type {
 	 * their other end has forgotten them. */
 	BROKER_REQUEST_RENEW_UPLINK,
 
+	/* From now on the VM's uplink may reach u.uplink instead: names have
+	 * been looked up. A VM has to run. */
+	BROKER_REQUEST_SET_UPLINK,
+
 	BROKER_REQUEST_COUNT,
 
 	BROKER_REPLY = 64, /* to any request */
@@ -118,6 +123,27 @@ struct broker_net {
 	struct in_addr vm_ip; /* in the same /30 */
 };
 
+/* Whom the VM's uplink may open a flow to. All zero: nobody. */
+#define BROKER_PEERS_MAX 104
+
+enum {
+	BROKER_UPLINK_ANY_TCP = 1 << 0, /* any public address */
+	BROKER_UPLINK_ANY_UDP = 1 << 1,
+};
+
+struct broker_peer {
+	struct in_addr address; /* unicast; may be private */
+	uint16_t port;          /* host order; 0, UDP: any but 53 */
+	uint8_t protocol;       /* IPPROTO_TCP or IPPROTO_UDP */
+	uint8_t zero;
+};
+
+struct broker_uplink {
+	uint32_t any; /* BROKER_UPLINK_ANY_* */
+	uint32_t n_peers;
+	struct broker_peer peers[BROKER_PEERS_MAX];
+};
+
 struct broker_message {
 	uint32_t magic;
 	uint32_t type; /* enum broker_type */
@@ -127,7 +153,9 @@ struct broker_message {
 		struct broker_net net;
 		struct {
 			uint32_t present; /* bit n: VM_FD_FROM_ENGINE + n */
+			struct broker_uplink uplink;
 		} start_vm;
+		struct broker_uplink uplink;
 		struct {
 			int32_t pid;
 			uint64_t start_time; /* clock ticks since boot, proc(5)
@@ -143,7 +171,6 @@ struct broker_message {
 			uint32_t vm_uid; /* whose connections the block lets
 					    out; 0: not told */
 		} status;
-		uint8_t pad[64];
 	} u;
 	/* Replies: the sentence of struct error. Terminated. */
 	char text[BROKER_TEXT_MAX];

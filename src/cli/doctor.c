@@ -173,7 +173,7 @@ static void check_image(struct doctor *d, struct finding *f)
 		found(f, RESULT_BAD, "make vm",
 		      "no image, neither in dist/vm of the checkout nor in %.400s",
 		      path);
-	else if (image_open(fd, path, &image, &e) < 0)
+	else if (image_open(fd, path, false, &image, &e) < 0)
 		found(f, RESULT_BAD, "make vm", "%s", e.text);
 	else
 		found(f, RESULT_OK, "", "%.400s is complete and unchanged",

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "config/bridge_line.h"
+#include "config/uplink.h"
 
 /* The guest takes a torrc of 64 KiB; this leaves room for our own lines. */
 #define TORRC_BUDGET ((size_t)48 * 1024)
@@ -248,6 +249,22 @@ static int check_tor(const struct config *cfg, const struct config_context *ctx)
 	return check_testing(cfg, ctx);
 }
 
+/* Whom it all comes down to: too many, or nobody that the VM can reach. */
+static int check_uplink(const struct config *cfg,
+			const struct config_context *ctx)
+{
+	struct error e = ERROR_NULL(e);
+	struct uplink uplink;
+
+	if (uplink_plan(cfg, &uplink, &e) < 0)
+		return config_refuse(
+			ctx,
+			cfg->proxy.type != CONFIG_PROXY_NONE ? "proxy.address"
+							     : "bridge.bridges",
+			"up to 96 IPv4 addresses or host names", "%s", e.text);
+	return 0;
+}
+
 int config_check_combinations(const struct config *cfg,
 			      const struct config_context *ctx)
 {
@@ -259,6 +276,8 @@ int config_check_combinations(const struct config *cfg,
 		r = check_proxy(cfg, ctx);
 	if (r == 0)
 		r = check_tor(cfg, ctx);
+	if (r == 0)
+		r = check_uplink(cfg, ctx);
 	if (r < 0)
 		return r;
 	if (cfg->failsafe.restart_min_delay_s >

@@ -564,9 +564,11 @@ static void proxies_are_checked(void **state)
 	} cases[] = {
 		{ "'type': 'http', 'address': 'p.example:8080'", NULL },
 		{ "'type': 'socks5', 'address': '192.168.1.9:1080'", NULL },
-		{ "'type': 'https', 'address': '[fd00::1]:3128',"
+		{ "'type': 'https', 'address': '10.1.2.3:3128',"
 		  "'username': 'u', 'password': ''",
 		  NULL },
+		{ "'type': 'https', 'address': '[fd00::1]:3128'",
+		  "proxy.address: |IPv6" },
 		{ "'type': 'http'", "proxy.address: |empty" },
 		{ "'address': 'p.example:8080'", "proxy.type: |none" },
 		{ "'type': 'socks4', 'address': 'p:1'", "proxy.type: |socks5" },

@@ -61,6 +61,8 @@ struct config {
 		enum config_transport transport;
 		char **bridges; /* secrets: never logged */
 		size_t n_bridges;
+		char **addresses; /* "NAME=ADDRESS": not looked up */
+		size_t n_addresses;
 	} bridge;
 	struct {
 		enum config_proxy type;

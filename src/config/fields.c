@@ -278,6 +278,21 @@ const struct config_field config_fields[] = {
 		       "bridges\" edits them.",
 	},
 	{
+		AT(bridge, addresses),
+		.type = CONFIG_TYPE_LIST,
+		.count_offset = offsetof(struct config, bridge.n_addresses),
+		.max = 64,
+		.ascii = true,
+		.check = config_check_pinned_address,
+		.def = "",
+		.allowed = "\"NAME=ADDRESS\" with a host name and an IPv4 "
+			   "address",
+		.doc = "Addresses of host names that a transport or the proxy "
+		       "connects to, \"NAME=ADDRESS\". Such a name is not "
+		       "looked up; the others are, by this computer's own "
+		       "resolvers.",
+	},
+	{
 		AT(proxy, type),
 		.type = CONFIG_TYPE_ENUM,
 		.value_name = proxy_value,

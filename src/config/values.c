@@ -181,12 +181,19 @@ bool config_is_host(const char *text)
 	return inet_pton(AF_INET6, bare, &ip6) == 1;
 }
 
+/* Whether another machine can have @ip. */
+static bool is_elsewhere(struct in_addr ip)
+{
+	uint32_t top = ntohl(ip.s_addr) >> 24;
+
+	return top != 0 && top != 127 && top < 224;
+}
+
 int config_check_proxy_address(const char *value, struct config_problem *p)
 {
 	static const char elsewhere[] = "a proxy on another machine";
 	struct endpoint ep;
 	const char *scheme = strstr(value, "://");
-	uint32_t ip;
 	int r;
 
 	if (scheme)
@@ -211,12 +218,32 @@ int config_check_proxy_address(const char *value, struct config_problem *p)
 						  "is no address of another "
 						  "machine");
 	} else {
-		ip = ntohl(ep.ip4.s_addr);
-		if (ip >> 24 == 127 || ip >> 24 == 0 || ip >> 28 >= 14)
+		if (!is_elsewhere(ep.ip4))
 			return config_problem_set(p, elsewhere,
 						  "is no address of another "
 						  "machine");
 	}
+	return 0;
+}
+
+int config_check_pinned_address(const char *value, struct config_problem *p)
+{
+	const char *equals = strchr(value, '=');
+	char host[HOST_MAX + 1];
+	struct in_addr ip;
+
+	if (!equals || (size_t)(equals - value) >= sizeof(host))
+		return config_problem_set(p, NULL,
+					  "\"%.60s\" has no NAME=", value);
+	memcpy(host, value, (size_t)(equals - value));
+	host[equals - value] = '\0';
+	if (!is_host_name(host) || inet_pton(AF_INET, host, &ip) == 1)
+		return config_problem_set(p, NULL, "\"%.60s\" is no host name",
+					  host);
+	if (inet_pton(AF_INET, equals + 1, &ip) != 1 || !is_elsewhere(ip))
+		return config_problem_set(p,
+					  "an IPv4 address of another machine",
+					  "\"%.60s\" is none", equals + 1);
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 int config_check_path(const char *value, struct config_problem *p);
 int config_check_interface(const char *value, struct config_problem *p);
 int config_check_proxy_address(const char *value, struct config_problem *p);
+int config_check_pinned_address(const char *value, struct config_problem *p);
 int config_check_node_list(const char *value, struct config_problem *p);
 
 /* Whether @text is HOST:PORT with an IPv4 or [IPv6] address and a port from 1

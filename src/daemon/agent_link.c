@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "daemon/engine.h"
 #include "daemon/fds.h"
+#include "daemon/scrub.h"
 #include "vm/fds.h"
 
 /* A correction of the guest's clock that is worth a line, in ms. */
@@ -110,7 +111,7 @@ static void on_stage(struct agent_link *a, enum agent_stage stage)
 }
 
 /* "Nov 24 14:00:00.000 [notice] text": the level decides, the stamp goes. */
-static void log_tor(struct engine *e, const char *text)
+static void log_tor(struct engine *e, char *text)
 {
 	static const struct {
 		const char *mark;
@@ -123,6 +124,7 @@ static void log_tor(struct engine *e, const char *text)
 		{ "[debug] ", LOG_LEVEL_DEBUG },
 	};
 
+	scrub_line(e->cfg, text);
 	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
 		const char *at = strstr(text, marks[i].mark);
 
@@ -136,6 +138,30 @@ static void log_tor(struct engine *e, const char *text)
 	engine_log_guest(e, LOG_LEVEL_INFO, "tor", text);
 }
 
+static void on_transport(struct agent_link *a, char *text)
+{
+	scrub_line(a->engine->cfg, text);
+	str_copy(a->transport_said, sizeof(a->transport_said), text);
+	engine_log_guest(a->engine, LOG_LEVEL_INFO, "transport", text);
+}
+
+static void on_transport_exit(struct agent_link *a,
+			      const struct agent_message *m)
+{
+	struct engine *e = a->engine;
+
+	if (!vm_supervisor_alive(&e->vm))
+		return;
+	a->transport_ended = true;
+	engine_failure(e,
+		       "The transport %s ended in the VM (%s %u)%s%s; traffic "
+		       "is blocked until it is connected again.",
+		       config_transport_name(e->cfg->bridge.transport),
+		       m->signaled ? "signal" : "status", m->number,
+		       a->transport_said[0] ? ": " : "", a->transport_said);
+	a->transport_said[0] = '\0';
+}
+
 static void on_tor_exit(struct agent_link *a, const struct agent_message *m)
 {
 	struct engine *e = a->engine;
@@ -143,21 +169,25 @@ static void on_tor_exit(struct agent_link *a, const struct agent_message *m)
 	/* It is meant to, when the VM powers off. */
 	if (!vm_supervisor_alive(&e->vm))
 		return;
-	engine_failure(e,
-		       "Tor ended in the VM (%s %u, the %u. time); traffic is "
-		       "blocked until it is connected again.",
-		       m->signaled ? "signal" : "status", m->number, m->count);
+	if (!a->transport_ended)
+		engine_failure(
+			e,
+			"Tor ended in the VM (%s %u, the %u. time); traffic is "
+			"blocked until it is connected again.",
+			m->signaled ? "signal" : "status", m->number, m->count);
+	a->transport_ended = false;
 	tor_link_lost(&e->tor);
 	engine_feed(e, LIFECYCLE_EVENT_TOR_LOST);
 }
 
-static void on_message(struct agent_link *a, const struct agent_message *m)
+static void on_message(struct agent_link *a, struct agent_message *m)
 {
 	struct engine *e = a->engine;
 	uint32_t dropped;
 
 	/* The lines of a log have their own limit. */
-	if (m->kind != AGENT_KIND_TOR && m->kind != AGENT_KIND_WARNING &&
+	if (m->kind != AGENT_KIND_TOR && m->kind != AGENT_KIND_TRANSPORT &&
+	    m->kind != AGENT_KIND_WARNING &&
 	    !rate_limit_allows(&a->messages, uv_now(&e->loop), &dropped))
 		return;
 
@@ -177,6 +207,10 @@ static void on_message(struct agent_link *a, const struct agent_message *m)
 		break;
 	case AGENT_KIND_TOR: log_tor(e, m->text); break;
 	case AGENT_KIND_TOR_EXIT: on_tor_exit(a, m); break;
+	case AGENT_KIND_TRANSPORT: on_transport(a, m->text); break;
+	case AGENT_KIND_TRANSPORT_EXIT: on_transport_exit(a, m); break;
+	case AGENT_KIND_RESOLVED:
+	case AGENT_KIND_UNRESOLVED: break;
 	case AGENT_KIND_MEMORY:
 		a->available_kib = m->available_kib;
 		log_debug("guest: %" PRIu64 " of %" PRIu64 " KiB available",
@@ -248,7 +282,8 @@ static const struct stream_ops ops = {
 void agent_link_open(struct agent_link *a)
 {
 	memset(a->stage_ms, 0, sizeof(a->stage_ms));
-	a->hello = a->network_up = false;
+	a->hello = a->network_up = a->transport_ended = false;
+	a->transport_said[0] = '\0';
 	a->available_kib = 0;
 	a->heard_ms = uv_now(&a->engine->loop);
 	a->unanswered = 0;

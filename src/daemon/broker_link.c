@@ -111,6 +111,7 @@ static void take_event(struct broker_link *b, const struct broker_message *m)
 	case BROKER_REQUEST_STATUS:
 	case BROKER_REQUEST_NOTIFY:
 	case BROKER_REQUEST_RENEW_UPLINK:
+	case BROKER_REQUEST_SET_UPLINK:
 	case BROKER_REQUEST_COUNT:
 	case BROKER_REPLY:
 	case BROKER_EVENT_LAST:

@@ -26,9 +26,10 @@ MAGIC = 0x74766D31
 REPLY, EVENT_VM_EXITED, EVENT_STOP, EVENT_TAP_LOST = 64, 96, 97, 98
 REQUESTS = ["NONE", "PRECHECK", "BLOCK", "CREATE_TAP", "START_VM",
             "CONFIGURE_TAP", "REFUSE_TAP", "SET_DNS", "RESTORE_DNS", "KILL_VM",
-            "DELETE_TAP", "UNBLOCK", "STATUS", "NOTIFY", "RENEW_UPLINK"]
+            "DELETE_TAP", "UNBLOCK", "STATUS", "NOTIFY", "RENEW_UPLINK",
+            "SET_UPLINK"]
 UP_FIREWALL, UP_TAP, UP_VM = 1, 4, 32
-MESSAGE = struct.Struct("<IIIi64s480s")
+MESSAGE = struct.Struct("<IIIi848s480s")
 BOOTSTRAPPED = ('NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"')
 STAGES = ["mounts", "modules", "config", "firewall", "network", "state-disk",
           "clock", "lockdown", "tor-start", "ready"]
@@ -412,11 +413,12 @@ class TorvmdTest(unittest.TestCase):
         self.assertEqual(e.wait(), 4)
         self.assertIn("colour", e.log())
 
-    def test_bridges_are_refused_not_left_out(self):
+    def test_a_bridge_that_cannot_be_reached_is_refused(self):
         e = self.engine(config={"bridge": {
-            "use_bridges": True, "bridges": ["192.0.2.1:443"]}})
-        self.assertEqual(e.wait(), 5)
-        self.assertIn("bridge.use_bridges", e.log())
+            "use_bridges": True, "bridges": ["[2001:db8::1]:443"]}})
+        self.assertEqual(e.wait(), 4)
+        self.assertIn("bridge.bridges", e.log())
+        self.assertIn("IPv4", e.log())
 
     def test_failed_block_is_taken_back(self):
         e = self.engine()

@@ -382,7 +382,7 @@ static int open_image(struct vm_supervisor *vm, struct error *e)
 		return 0;
 	if (!*dir || engine->opt.image_dir_fixed) {
 		ret = image_open(ENGINE_FD_IMAGE_DIR, engine->opt.image_dir,
-				 &vm->image, e);
+				 torrc_transport(engine->cfg), &vm->image, e);
 	} else {
 		fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (fd < 0)
@@ -390,7 +390,8 @@ static int open_image(struct vm_supervisor *vm, struct error *e)
 					 "the VM's image folder %s cannot be "
 					 "opened: %s",
 					 dir, strerror(errno));
-		ret = image_open(fd, dir, &vm->image, e);
+		ret = image_open(fd, dir, torrc_transport(engine->cfg),
+				 &vm->image, e);
 	}
 	vm->image_opened = ret == 0;
 	return ret;
@@ -452,6 +453,14 @@ int vm_supervisor_prepare(struct vm_supervisor *vm, struct error *e)
 	ret = torrc_render(engine->cfg, true, &torrc, e);
 	if (ret < 0)
 		return ret;
+	ret = uplink_plan(engine->cfg, &vm->uplink, e);
+	if (ret < 0)
+		return ret;
+	if (uplink_needs_names(&vm->uplink))
+		return error_set(e, -EOPNOTSUPP,
+				 "a host name has to be looked up, which this "
+				 "version cannot do yet; pin it in "
+				 "bridge.addresses");
 	ret = locate_disk(vm, e);
 	if (ret < 0)
 		return ret;
@@ -532,6 +541,9 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 		.state_disk = true,
 		.host_ip = cfg->network.host_ip,
 		.vm_ip = cfg->network.vm_ip,
+		.uplink = &vm->uplink,
+		.transport = torrc_transport(cfg),
+		.config = cfg,
 	};
 	_cleanup_free_ char *config = NULL, *torrc = NULL;
 	int output[2];
@@ -566,8 +578,9 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 	*start_fd(fds, VM_FD_OUTPUT) = output[1];
 	*start_fd(fds, VM_FD_KERNEL) =
 		dup_rewound(vm->image.fd[IMAGE_FILE_KERNEL]);
-	*start_fd(fds, VM_FD_INITRD) =
-		dup_rewound(vm->image.fd[IMAGE_FILE_INITRD]);
+	ret = *start_fd(fds, VM_FD_INITRD) = image_initrd(&vm->image, e);
+	if (ret < 0)
+		return ret;
 	*start_fd(fds, VM_FD_STATE_DISK) = dup_rewound(vm->disk_fd);
 	for (int i = VM_FD_FROM_ENGINE; i < VM_FD_COUNT; i++)
 		if (*start_fd(fds, i) < 0)
@@ -660,6 +673,23 @@ static void on_started(struct engine *e, const struct broker_message *reply,
 	engine_changed(e);
 }
 
+static struct broker_uplink uplink_message(const struct uplink *uplink)
+{
+	struct broker_uplink ret = {
+		.any = (uplink->any_tcp ? BROKER_UPLINK_ANY_TCP : 0) |
+		       (uplink->any_udp ? BROKER_UPLINK_ANY_UDP : 0),
+	};
+
+	for (size_t i = 0; i < uplink->n; i++)
+		if (uplink->targets[i].known)
+			ret.peers[ret.n_peers++] = (struct broker_peer){
+				.address = uplink->targets[i].address,
+				.port = uplink->targets[i].port,
+				.protocol = uplink->targets[i].protocol,
+			};
+	return ret;
+}
+
 void vm_supervisor_launch(struct vm_supervisor *vm)
 {
 	struct broker_message m = { .type = BROKER_REQUEST_START_VM };
@@ -697,6 +727,7 @@ void vm_supervisor_launch(struct vm_supervisor *vm)
 		return;
 	}
 	vm->phase = VM_PHASE_STARTING;
+	m.u.start_vm.uplink = uplink_message(&vm->uplink);
 	m.u.start_vm.present = (1u << (VM_FD_COUNT - VM_FD_FROM_ENGINE)) - 1;
 	broker_link_request(&vm->engine->broker, &m, fds, ARRAY_SIZE(fds),
 			    on_started, (void *)(uintptr_t)vm->generation);

@@ -54,6 +54,23 @@ enum net_firewall {
 	NET_FIREWALL_LOCKDOWN,
 };
 
+/* Whom the VM's uplink may open a flow to, in UPLINK and OPEN. All zero:
+ * nobody. */
+#define NET_PEERS_MAX 104
+
+struct net_peer {
+	uint8_t protocol;       /* IPPROTO_TCP or IPPROTO_UDP */
+	uint16_t port;          /* host order; 0, UDP: any but 53 */
+	struct in_addr address; /* may be private */
+};
+
+struct net_uplink {
+	bool any_tcp; /* to any public address */
+	bool any_udp; /* the same, but not to port 53 */
+	uint32_t n_peers;
+	struct net_peer peers[NET_PEERS_MAX];
+};
+
 struct net_plan {
 	char tap_name[IFNAMSIZ];
 	struct in_addr host_ip; /* on the TAP, /30 */
@@ -63,6 +80,7 @@ struct net_plan {
 	/* Private addresses on directly connected links are reached, and
 	 * answered, beside Tor; never name servers there. */
 	bool lan_access;
+	struct net_uplink uplink;
 };
 
 struct net; /* open netlink sockets and what is known of the kernel */

@@ -61,6 +61,21 @@ static void every_line_of_the_protocol(void **state)
 	assert_true(m.signaled);
 	assert_int_equal(m.number, 11);
 	assert_int_equal(m.count, 3);
+	assert_int_equal(decode(a, "transport 9 it cannot use it", &m), 1);
+	assert_int_equal(m.kind, AGENT_KIND_TRANSPORT);
+	assert_string_equal(m.text, "it cannot use it");
+	assert_int_equal(decode(a, "transport-exit 9 exit 2 1", &m), 1);
+	assert_int_equal(m.kind, AGENT_KIND_TRANSPORT_EXIT);
+	assert_int_equal(m.number, 2);
+	assert_int_equal(decode(a, "resolved 9 front.example 192.0.2.1", &m),
+			 1);
+	assert_int_equal(m.kind, AGENT_KIND_RESOLVED);
+	assert_string_equal(m.name, "front.example");
+	assert_int_equal(ntohl(m.address.s_addr), 0xc0000201);
+	assert_int_equal(decode(a, "unresolved 9 front.example no answer", &m),
+			 1);
+	assert_int_equal(m.kind, AGENT_KIND_UNRESOLVED);
+	assert_string_equal(m.text, "no answer");
 	assert_int_equal(decode(a, "tor-exit 9 exit 1 1", &m), 1);
 	assert_false(m.signaled);
 	assert_int_equal(decode(a, "memory 9 151632 107244", &m), 1);
@@ -99,6 +114,11 @@ static void a_malformed_line_is_skipped(void **state)
 		"tor 1",
 		"tor x text",
 		"tor-exit 1 exit 1",
+		"transport-exit 1 exit 1",
+		"resolved 1 front.example",
+		"resolved 1 front.example 2001:db8::1",
+		"resolved 1 front/example 192.0.2.1",
+		"unresolved 1",
 		"tor-exit 1 killed 1 1",
 		"memory 1 2",
 		"memory 1 0x2 3",

@@ -10,6 +10,7 @@
 #include "proto/agent.h"
 
 #include <assert.h>
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -35,12 +36,21 @@ static const char *const stage_names[] = {
 static_assert(ARRAY_SIZE(stage_names) == AGENT_STAGE_COUNT, "stage names");
 
 static const char *const words[] = {
-	[AGENT_KIND_UNKNOWN] = "",      [AGENT_KIND_HELLO] = "hello",
-	[AGENT_KIND_STAGE] = "stage",   [AGENT_KIND_STATE_DISK] = "state-disk",
-	[AGENT_KIND_TOR] = "tor",       [AGENT_KIND_TOR_EXIT] = "tor-exit",
-	[AGENT_KIND_MEMORY] = "memory", [AGENT_KIND_PONG] = "pong",
-	[AGENT_KIND_CLOCK] = "clock",   [AGENT_KIND_WARNING] = "warning",
+	[AGENT_KIND_UNKNOWN] = "",
+	[AGENT_KIND_HELLO] = "hello",
+	[AGENT_KIND_STAGE] = "stage",
+	[AGENT_KIND_STATE_DISK] = "state-disk",
+	[AGENT_KIND_TOR] = "tor",
+	[AGENT_KIND_TOR_EXIT] = "tor-exit",
+	[AGENT_KIND_MEMORY] = "memory",
+	[AGENT_KIND_PONG] = "pong",
+	[AGENT_KIND_CLOCK] = "clock",
+	[AGENT_KIND_WARNING] = "warning",
 	[AGENT_KIND_ERROR] = "error",
+	[AGENT_KIND_TRANSPORT] = "transport",
+	[AGENT_KIND_TRANSPORT_EXIT] = "transport-exit",
+	[AGENT_KIND_RESOLVED] = "resolved",
+	[AGENT_KIND_UNRESOLVED] = "unresolved",
 };
 static_assert(ARRAY_SIZE(words) == AGENT_KIND_COUNT, "words");
 
@@ -179,7 +189,21 @@ static int parse_state_disk(char **rest, struct agent_message *ret)
 	return text(rest, ret);
 }
 
-static int parse_tor_exit(char **rest, struct agent_message *ret)
+/* Only what a host name is made of: it is shown to people. */
+static int host_name(char **rest, struct agent_message *ret)
+{
+	static const char known[] = "abcdefghijklmnopqrstuvwxyz"
+				    "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+	const char *arg = argument(rest);
+
+	if (!arg || !*arg || strlen(arg) >= sizeof(ret->name) ||
+	    strspn(arg, known) != strlen(arg))
+		return -EBADMSG;
+	strcpy(ret->name, arg);
+	return 0;
+}
+
+static int parse_exit(char **rest, struct agent_message *ret)
 {
 	const char *arg = argument(rest);
 
@@ -212,6 +236,10 @@ static int parse_arguments(char **rest, struct agent_message *ret)
 	case AGENT_KIND_STATE_DISK:
 	case AGENT_KIND_TOR:
 	case AGENT_KIND_TOR_EXIT:
+	case AGENT_KIND_TRANSPORT:
+	case AGENT_KIND_TRANSPORT_EXIT:
+	case AGENT_KIND_RESOLVED:
+	case AGENT_KIND_UNRESOLVED:
 	case AGENT_KIND_MEMORY:
 	case AGENT_KIND_CLOCK:
 	case AGENT_KIND_WARNING:
@@ -233,9 +261,20 @@ static int parse_arguments(char **rest, struct agent_message *ret)
 		return 0;
 	case AGENT_KIND_STATE_DISK: return parse_state_disk(rest, ret);
 	case AGENT_KIND_TOR:
+	case AGENT_KIND_TRANSPORT:
 	case AGENT_KIND_WARNING:
 	case AGENT_KIND_ERROR: return text(rest, ret);
-	case AGENT_KIND_TOR_EXIT: return parse_tor_exit(rest, ret);
+	case AGENT_KIND_TOR_EXIT:
+	case AGENT_KIND_TRANSPORT_EXIT: return parse_exit(rest, ret);
+	case AGENT_KIND_RESOLVED:
+		if (host_name(rest, ret) < 0)
+			return -EBADMSG;
+		arg = argument(rest);
+		return arg && inet_pton(AF_INET, arg, &ret->address) == 1
+			       ? 0
+			       : -EBADMSG;
+	case AGENT_KIND_UNRESOLVED:
+		return host_name(rest, ret) < 0 ? -EBADMSG : text(rest, ret);
 	case AGENT_KIND_MEMORY:
 		if (number(rest, UINT64_MAX, &ret->total_kib) < 0)
 			return -EBADMSG;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -16,6 +17,9 @@
 #define AGENT_PROTOCOL_VERSION 1
 #define AGENT_TOKEN_MAX 32
 
+/* Longest host name with its terminator (RFC 1035, 2.3.4). */
+#define AGENT_NAME_MAX 254
+
 enum agent_kind {
 	AGENT_KIND_UNKNOWN, /* a word we do not know: to be ignored */
 	AGENT_KIND_HELLO,
@@ -23,6 +27,10 @@ enum agent_kind {
 	AGENT_KIND_STATE_DISK,
 	AGENT_KIND_TOR,
 	AGENT_KIND_TOR_EXIT,
+	AGENT_KIND_TRANSPORT,
+	AGENT_KIND_TRANSPORT_EXIT,
+	AGENT_KIND_RESOLVED,
+	AGENT_KIND_UNRESOLVED,
 	AGENT_KIND_MEMORY,
 	AGENT_KIND_PONG,
 	AGENT_KIND_CLOCK,
@@ -51,18 +59,23 @@ int agent_stage_from_name(const char *name); /* or -EINVAL */
 
 struct agent_message {
 	enum agent_kind kind;
-	uint64_t ms;               /* guest's CLOCK_BOOTTIME; all but PONG */
-	uint32_t version;          /* HELLO */
-	enum agent_stage stage;    /* STAGE */
-	bool usable;               /* STATE_DISK */
-	bool signaled;             /* TOR_EXIT: number is a signal */
-	uint32_t number;           /* TOR_EXIT: exit code or signal */
-	uint32_t count;            /* TOR_EXIT: how many in this boot */
+	uint64_t ms;            /* guest's CLOCK_BOOTTIME; all but PONG */
+	uint32_t version;       /* HELLO */
+	enum agent_stage stage; /* STAGE */
+	bool usable;            /* STATE_DISK */
+	/* TOR_EXIT, TRANSPORT_EXIT: */
+	bool signaled;   /* number is a signal */
+	uint32_t number; /* exit code or signal */
+	uint32_t count;  /* how many in this boot */
+
+	char name[AGENT_NAME_MAX]; /* RESOLVED, UNRESOLVED */
+	struct in_addr address;    /* RESOLVED */
 	uint64_t total_kib;        /* MEMORY */
 	uint64_t available_kib;    /* MEMORY */
 	int64_t offset_ms;         /* CLOCK */
-	char text[AGENT_LINE_MAX]; /* STATE_DISK: reason; TOR, WARNING, ERROR:
-				    * text; PONG: token. Printable or '?'. */
+	/* STATE_DISK, UNRESOLVED: reason; TOR, TRANSPORT, WARNING, ERROR: text;
+	 * PONG: token. Printable or '?'. */
+	char text[AGENT_LINE_MAX];
 };
 
 struct agent;

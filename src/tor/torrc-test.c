@@ -206,13 +206,27 @@ static void countries_are_refused_while_nobody_knows_them(void **state)
 	assert_refused(cfg, -EOPNOTSUPP, "tor.options names a country");
 }
 
-static void transports_are_not_silently_left_out(void **state)
+/* The transport is started by the guest, and has the proxy: Tor gets neither.
+ */
+static void a_transport_and_its_proxy(void **state)
 {
+	static const char *const bridges[] = {
+		"obfs4 192.0.2.4:443 0123456789ABCDEF0123456789ABCDEF01234567 "
+		"cert=x iat-mode=0",
+		"192.0.2.9:443",
+	};
 	struct config *cfg = *state;
 
+	assert_null(torrc_transport(cfg));
+	cfg->proxy.type = CONFIG_PROXY_SOCKS5;
+	set(&cfg->proxy.address, "192.0.2.8:1080");
 	cfg->bridge.use_bridges = true;
 	cfg->bridge.transport = CONFIG_TRANSPORT_OBFS4;
-	assert_refused(cfg, -EOPNOTSUPP, "obfs4");
+	set_list(&cfg->bridge.bridges, &cfg->bridge.n_bridges, bridges, 2);
+	check(cfg, true, "obfs4");
+	assert_string_equal(torrc_transport(cfg), "obfs4");
+	cfg->bridge.transport = CONFIG_TRANSPORT_MEEK_LITE;
+	assert_string_equal(torrc_transport(cfg), "meek_lite");
 }
 
 int main(void)
@@ -228,7 +242,7 @@ int main(void)
 		with(options_name_an_option),
 		with(what_the_guest_would_refuse_is_refused_here),
 		with(countries_are_refused_while_nobody_knows_them),
-		with(transports_are_not_silently_left_out),
+		with(a_transport_and_its_proxy),
 	};
 
 	return cmocka_run_group_tests_name("torrc", tests, NULL, NULL);

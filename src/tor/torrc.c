@@ -91,12 +91,23 @@ static int add_quoted(struct buffer *out, const char *name, const char *value,
 	return r < 0 ? r : buffer_append_string(out, "\"\n");
 }
 
+const char *torrc_transport(const struct config *cfg)
+{
+	return cfg->bridge.use_bridges &&
+			       cfg->bridge.transport != CONFIG_TRANSPORT_NONE
+		       ? config_transport_method(cfg->bridge.transport)
+		       : NULL;
+}
+
 static int add_proxy(struct buffer *out, const struct config *cfg,
 		     struct error *e)
 {
 	_cleanup_free_ char *login = NULL;
 	int r;
 
+	/* The transport goes through it, and Tor goes nowhere. */
+	if (torrc_transport(cfg))
+		return 0;
 	switch (cfg->proxy.type) {
 	case CONFIG_PROXY_NONE: return 0;
 	case CONFIG_PROXY_HTTP:
@@ -134,12 +145,7 @@ static int add_bridges(struct buffer *out, const struct config *cfg,
 
 	if (!cfg->bridge.use_bridges)
 		return 0;
-	if (cfg->bridge.transport != CONFIG_TRANSPORT_NONE)
-		return error_set(e, -EOPNOTSUPP,
-				 "bridge.transport \"%s\": this version of the "
-				 "VM has no pluggable transports; use \"none\" "
-				 "with plain bridges, or no bridges",
-				 config_transport_name(cfg->bridge.transport));
+	/* The guest adds ClientTransportPlugin once the transport listens. */
 	r = buffer_append_string(out, "UseBridges 1\n");
 	for (size_t i = 0; i < cfg->bridge.n_bridges && r == 0; i++)
 		if (config_bridge_line_transport(cfg->bridge.bridges[i]) ==

@@ -17,8 +17,10 @@ static void every_key(void **state)
 		.state_disk = true,
 		.host_mac = { 2, 0, 0xab, 0, 0, 0xff },
 	};
+	struct uplink direct = { .any_tcp = true };
 	_cleanup_free_ char *text = NULL;
 
+	g.uplink = &direct;
 	inet_aton("10.10.10.2", &g.host_ip);
 	inet_aton("10.10.10.1", &g.vm_ip);
 	assert_int_equal(guestconfig_render(&g, &text, NULL), 0);
@@ -27,7 +29,84 @@ static void every_key(void **state)
 				  "state_disk=1\n"
 				  "host_ip=10.10.10.2\n"
 				  "vm_ip=10.10.10.1\n"
-				  "host_mac=02:00:ab:00:00:ff\n");
+				  "host_mac=02:00:ab:00:00:ff\n"
+				  "uplink=tcp\n");
+}
+
+/* What stands behind host_mac. */
+static void assert_tail(struct guestconfig *g, const char *wanted)
+{
+	_cleanup_free_ char *text = NULL;
+	const char *tail;
+
+	assert_int_equal(guestconfig_render(g, &text, NULL), 0);
+	tail = strstr(text, "uplink=");
+	assert_non_null(tail);
+	assert_string_equal(tail, wanted);
+}
+
+static void whom_the_uplink_reaches(void **state)
+{
+	struct uplink u = {
+		.any_udp = true,
+		.n = 3,
+		.targets = {
+			{ .protocol = IPPROTO_TCP, .port = 443, .known = true },
+			{ .protocol = IPPROTO_TCP, .port = 80, .known = true,
+			  .host = "front.example" },
+			{ .protocol = IPPROTO_UDP, .port = 3478,
+			  .host = "stun.example" },
+		},
+	};
+	struct in_addr resolver;
+	struct guestconfig g = {
+		.uplink = &u,
+		.resolvers = &resolver,
+		.n_resolvers = 1,
+		.transport = "snowflake",
+	};
+	struct config *cfg = config_new_default();
+
+	g.config = cfg;
+	inet_aton("192.168.1.1", &resolver);
+	inet_aton("192.0.2.4", &u.targets[0].address);
+	inet_aton("192.0.2.5", &u.targets[1].address);
+	assert_tail(&g, "uplink=udp\n"
+			"peer=tcp 192.0.2.4 443\n"
+			"peer=tcp 192.0.2.5 80\n"
+			"host=front.example 192.0.2.5\n"
+			"name=udp stun.example 3478\n"
+			"resolver=192.168.1.1\n"
+			"transport=snowflake\n");
+	config_free(cfg);
+}
+
+static void replace(char **at, const char *value)
+{
+	free(*at);
+	*at = strdup(value);
+}
+
+/* The login of a transport's proxy; Tor's own proxy is in the torrc. */
+static void a_proxy_of_the_transport(void **state)
+{
+	struct uplink u = { 0 };
+	struct config *cfg = config_new_default();
+	struct guestconfig g = { .uplink = &u, .config = cfg };
+
+	cfg->proxy.type = CONFIG_PROXY_HTTPS;
+	replace(&cfg->proxy.address, "proxy.example:3128");
+	assert_tail(&g, "uplink=none\n");
+	g.transport = "obfs4";
+	assert_tail(&g, "uplink=none\ntransport=obfs4\n"
+			"proxy=http proxy.example 3128\n");
+	replace(&cfg->proxy.username, "me");
+	replace(&cfg->proxy.password, "a b@c:%");
+	cfg->proxy.type = CONFIG_PROXY_SOCKS5;
+	assert_tail(&g, "uplink=none\ntransport=obfs4\n"
+			"proxy=socks5 proxy.example 3128 "
+			"me:a%20b%40c%3A%25\n");
+	config_free(cfg);
 }
 
 static void a_memfd_holds_the_text_and_is_sealed(void **state)
@@ -48,6 +127,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_key),
+		cmocka_unit_test(whom_the_uplink_reaches),
+		cmocka_unit_test(a_proxy_of_the_transport),
 		cmocka_unit_test(a_memfd_holds_the_text_and_is_sealed),
 	};
 

@@ -1,6 +1,7 @@
 #include "vm/guestconfig.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -8,26 +9,125 @@
 #include <sys/mman.h>
 
 #include "init/contract.h"
+#include "proto/buffer.h"
 
-int guestconfig_render(const struct guestconfig *g, char **ret, struct error *e)
+static const char *protocol_name(uint8_t protocol)
+{
+	return protocol == IPPROTO_UDP ? "udp" : "tcp";
+}
+
+static int add_uplink(struct buffer *out, const struct uplink *u)
+{
+	char ip[INET_ADDRSTRLEN];
+	int r;
+
+	r = buffer_printf(out, "uplink=%s\n",
+			  u->any_tcp && u->any_udp ? "tcp udp"
+			  : u->any_tcp             ? "tcp"
+			  : u->any_udp             ? "udp"
+						   : "none");
+	for (size_t i = 0; i < u->n && r == 0; i++) {
+		const struct uplink_target *t = &u->targets[i];
+		const char *protocol = protocol_name(t->protocol);
+
+		inet_ntop(AF_INET, &t->address, ip, sizeof(ip));
+		if (!t->known)
+			r = buffer_printf(out, "name=%s %s %u\n", protocol,
+					  t->host, t->port);
+		else
+			r = buffer_printf(out, "peer=%s %s %u\n", protocol, ip,
+					  t->port);
+		if (r == 0 && t->known && t->host[0])
+			r = buffer_printf(out, "host=%s %s\n", t->host, ip);
+	}
+	return r;
+}
+
+/* As in a URI (RFC 3986): everything but unreserved characters is encoded. */
+static int add_encoded(struct buffer *out, const char *text)
+{
+	int r = 0;
+
+	for (const char *c = text; *c && r == 0; c++)
+		r = buffer_printf(out,
+				  isalnum((unsigned char)*c) ||
+						  strchr("-._~", *c)
+					  ? "%c"
+					  : "%%%02X",
+				  (unsigned char)*c);
+	return r;
+}
+
+/* Of the transport; Tor's stands in the torrc. */
+static int add_proxy(struct buffer *out, const struct config *cfg)
+{
+	const char *colon = strrchr(cfg->proxy.address, ':');
+	int r;
+
+	if (cfg->proxy.type == CONFIG_PROXY_NONE || !colon)
+		return 0;
+	r = buffer_printf(out, "proxy=%s %.*s %s",
+			  cfg->proxy.type == CONFIG_PROXY_SOCKS5 ? "socks5"
+								 : "http",
+			  (int)(colon - cfg->proxy.address), cfg->proxy.address,
+			  colon + 1);
+	if (r == 0 && cfg->proxy.username[0]) {
+		r = buffer_append_string(out, " ");
+		if (r == 0)
+			r = add_encoded(out, cfg->proxy.username);
+		if (r == 0)
+			r = buffer_append_string(out, ":");
+		if (r == 0)
+			r = add_encoded(out, cfg->proxy.password);
+	}
+	return r < 0 ? r : buffer_append_string(out, "\n");
+}
+
+static int render(struct buffer *out, const struct guestconfig *g)
 {
 	char host_ip[INET_ADDRSTRLEN], vm_ip[INET_ADDRSTRLEN];
 	const uint8_t *mac = g->host_mac;
+	int r;
 
 	inet_ntop(AF_INET, &g->host_ip, host_ip, sizeof(host_ip));
 	inet_ntop(AF_INET, &g->vm_ip, vm_ip, sizeof(vm_ip));
-	if (asprintf(ret,
-		     "version=%d\n"
-		     "time=%" PRId64 "\n"
-		     "state_disk=%d\n"
-		     "host_ip=%s\n"
-		     "vm_ip=%s\n"
-		     "host_mac=%02x:%02x:%02x:%02x:%02x:%02x\n",
-		     GUEST_CONFIG_VERSION, (int64_t)g->time, g->state_disk,
-		     host_ip, vm_ip, mac[0], mac[1], mac[2], mac[3], mac[4],
-		     mac[5]) < 0)
-		return error_set(e, -ENOMEM, "out of memory");
-	return 0;
+	r = buffer_printf(out,
+			  "version=%d\n"
+			  "time=%" PRId64 "\n"
+			  "state_disk=%d\n"
+			  "host_ip=%s\n"
+			  "vm_ip=%s\n"
+			  "host_mac=%02x:%02x:%02x:%02x:%02x:%02x\n",
+			  GUEST_CONFIG_VERSION, (int64_t)g->time, g->state_disk,
+			  host_ip, vm_ip, mac[0], mac[1], mac[2], mac[3],
+			  mac[4], mac[5]);
+	if (r == 0)
+		r = add_uplink(out, g->uplink);
+	for (size_t i = 0; i < g->n_resolvers && r == 0; i++) {
+		char ip[INET_ADDRSTRLEN];
+
+		inet_ntop(AF_INET, &g->resolvers[i], ip, sizeof(ip));
+		r = buffer_printf(out, "resolver=%s\n", ip);
+	}
+	if (r == 0 && g->transport) {
+		r = buffer_printf(out, "transport=%s\n", g->transport);
+		if (r == 0)
+			r = add_proxy(out, g->config);
+	}
+	return r < 0 ? r : buffer_append(out, "", 1);
+}
+
+int guestconfig_render(const struct guestconfig *g, char **ret, struct error *e)
+{
+	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
+	size_t len;
+	int r = render(&out, g);
+
+	if (r == 0) {
+		*ret = strdup(buffer_peek(&out, &len));
+		r = *ret ? 0 : -ENOMEM;
+	}
+	return r < 0 ? error_set(e, r, "out of memory") : 0;
 }
 
 int guestconfig_memfd(const char *name, const char *text, struct error *e)

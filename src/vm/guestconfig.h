@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/error.h"
+#include "config/uplink.h"
 
 struct guestconfig {
 	time_t time; /* the host's clock, UTC */
@@ -14,9 +15,15 @@ struct guestconfig {
 	struct in_addr host_ip;
 	struct in_addr vm_ip;
 	uint8_t host_mac[6]; /* of the TAP */
+	const struct uplink *uplink;
+	const struct in_addr *resolvers; /* for the names of @uplink */
+	size_t n_resolvers;
+	const char *transport;       /* NULL: none */
+	const struct config *config; /* of which: proxy.*, if @transport */
 };
 
-/* Return: 0 with text in *@ret (caller frees), -ENOMEM. */
+/* The text may hold a proxy's login. Return: 0 with text in *@ret (caller
+ * frees), -ENOMEM. */
 int guestconfig_render(const struct guestconfig *g, char **ret,
 		       struct error *e);
 

@@ -11,13 +11,16 @@
 
 #include "vm/image.h"
 
-/* SHA-256 of "kernel", "initramfs", "state". */
+/* SHA-256 of "kernel", "initramfs", "state", "transports". */
 #define HASH_KERNEL \
 	"6923dd1bc0460082c5d55a831908c24a282860b7f1cd6c2b79cf1bc8857c639c"
 #define HASH_INITRD \
 	"9752c38a9065f7646ffaac3621d1fa2f7dbe726c7e12e511eac7fdb14d4e2a24"
 #define HASH_STATE \
 	"4ba69735ca53765ed6a709edb56c6ea236b7193a3b29a6b390c346f0f4340e4e"
+
+#define HASH_TRANSPORTS \
+	"028f5b67a865261f55c74c6abb4a05fabd00e474d3550163d414f2f1be6d58b0"
 
 struct dir {
 	char path[64];
@@ -30,7 +33,11 @@ static const char manifest[] =
 	"\"initramfs\": {\"file\": \"initramfs.zst\", \"size\": 9, "
 	"\"sha256\": \"" HASH_INITRD "\"},"
 	"\"state\": {\"file\": \"state.img\", \"size\": 5, \"sha256\": "
-	"\"" HASH_STATE "\"}}}\n";
+	"\"" HASH_STATE "\"}%s}}\n";
+
+static const char transports[] =
+	",\"transports\": {\"file\": \"transports.zst\", \"size\": 10, "
+	"\"sha256\": \"" HASH_TRANSPORTS "\"}";
 
 static void put(struct dir *d, const char *name, const char *text)
 {
@@ -41,12 +48,18 @@ static void put(struct dir *d, const char *name, const char *text)
 	close(fd);
 }
 
-static void put_manifest(struct dir *d, const char *arch, const char *hash)
+static void put_manifest_with(struct dir *d, const char *arch, const char *hash,
+			      const char *more)
 {
 	_cleanup_free_ char *text = NULL;
 
-	assert_true(asprintf(&text, manifest, arch, hash) > 0);
+	assert_true(asprintf(&text, manifest, arch, hash, more) > 0);
 	put(d, "manifest.json", text);
+}
+
+static void put_manifest(struct dir *d, const char *arch, const char *hash)
+{
+	put_manifest_with(d, arch, hash, "");
 }
 
 static int setup(void **state)
@@ -68,7 +81,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	static const char *const names[] = { "vmlinuz", "initramfs.zst",
-					     "state.img", "manifest.json" };
+					     "state.img", "manifest.json",
+					     "transports.zst" };
 	struct dir *d = *state;
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -85,7 +99,7 @@ static void assert_refused(struct dir *d, int code, const char *needle)
 	struct image image = IMAGE_NULL(image);
 	struct error e = ERROR_NULL(e);
 
-	assert_int_equal(image_open(d->fd, d->path, &image, &e), code);
+	assert_int_equal(image_open(d->fd, d->path, false, &image, &e), code);
 	if (!strstr(e.text, needle))
 		fail_msg("no '%s' in: %s", needle, e.text);
 	for (size_t i = 0; i < IMAGE_FILE_COUNT; i++)
@@ -99,7 +113,7 @@ static void a_good_image(void **state)
 	struct error e = ERROR_NULL(e);
 	char text[16] = "";
 
-	if (image_open(d->fd, d->path, &image, &e) < 0)
+	if (image_open(d->fd, d->path, false, &image, &e) < 0)
 		fail_msg("%s", e.text);
 	assert_int_equal(image.arch, vm_arch_host());
 	assert_int_equal(image.size[IMAGE_FILE_INITRD], 9);
@@ -109,6 +123,53 @@ static void a_good_image(void **state)
 	assert_string_equal(text, "initramfs");
 	image_deinit(&image);
 	assert_int_equal(image.fd[IMAGE_FILE_KERNEL], -1);
+}
+
+static void read_initrd(const struct image *image, char *ret, size_t size)
+{
+	struct error e = ERROR_NULL(e);
+	int fd = image_initrd(image, &e);
+	ssize_t n;
+
+	if (fd < 0)
+		fail_msg("%s", e.text);
+	n = read(fd, ret, size - 1);
+	assert_true(n >= 0);
+	ret[n] = '\0';
+	close(fd);
+}
+
+/* Looked at only where they are wanted, and then behind the first archive. */
+static void transports_where_they_are_wanted(void **state)
+{
+	struct dir *d = *state;
+	struct image image = IMAGE_NULL(image);
+	struct error e = ERROR_NULL(e);
+	char text[64];
+
+	assert_int_equal(image_open(d->fd, d->path, true, &image, &e), -ENOENT);
+	assert_non_null(strstr(e.text, "make vm"));
+
+	put_manifest_with(d, vm_arch_name(vm_arch_host()), HASH_KERNEL,
+			  transports);
+	assert_int_equal(image_open(d->fd, d->path, false, &image, &e), 0);
+	read_initrd(&image, text, sizeof(text));
+	assert_string_equal(text, "initramfs");
+	image_deinit(&image);
+
+	assert_int_equal(image_open(d->fd, d->path, true, &image, &e), -ENOENT);
+	put(d, "transports.zst", "transports");
+	assert_int_equal(image_open(d->fd, d->path, true, &image, &e), 0);
+	/* Twice: each VM reads from the start. */
+	for (int i = 0; i < 2; i++) {
+		read_initrd(&image, text, sizeof(text));
+		assert_string_equal(text, "initramfstransports");
+	}
+	image_deinit(&image);
+
+	put(d, "transports.zst", "transportS");
+	assert_int_equal(image_open(d->fd, d->path, true, &image, &e),
+			 -EBADMSG);
 }
 
 static void what_is_missing_is_named(void **state)
@@ -127,7 +188,8 @@ static void no_folder_at_all(void **state)
 	struct error e = ERROR_NULL(e);
 	int null = open("/dev/null", O_RDONLY);
 
-	assert_int_equal(image_open(null, "/nowhere", &image, &e), -ENOENT);
+	assert_int_equal(image_open(null, "/nowhere", false, &image, &e),
+			 -ENOENT);
 	assert_non_null(strstr(e.text, "make vm"));
 	close(null);
 }
@@ -197,6 +259,7 @@ int main(void)
 #define with(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		with(a_good_image),
+		with(transports_where_they_are_wanted),
 		with(what_is_missing_is_named),
 		with(no_folder_at_all),
 		with(a_wrong_hash_is_named_with_both),

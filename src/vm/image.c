@@ -14,6 +14,8 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 
 #include <jansson.h>
@@ -31,6 +33,7 @@ static const char *const keys[] = {
 	[IMAGE_FILE_KERNEL] = "kernel",
 	[IMAGE_FILE_INITRD] = "initramfs",
 	[IMAGE_FILE_STATE] = "state",
+	[IMAGE_FILE_TRANSPORTS] = "transports",
 };
 static_assert(ARRAY_SIZE(keys) == IMAGE_FILE_COUNT, "keys");
 
@@ -151,6 +154,12 @@ static int open_output(int dirfd, const char *dir, const json_t *outputs,
 	char found[HEX_LEN + 1];
 	int r;
 
+	/* Images of before transports, or built without. */
+	if (!output && which == IMAGE_FILE_TRANSPORTS)
+		return error_set(e, -ENOENT,
+				 "the VM's image in %s has no pluggable "
+				 "transports; " REBUILD,
+				 dir);
 	if (!is_file_name(name) || !hash || strlen(hash) != HEX_LEN || size < 1)
 		return error_set(
 			e, -EBADMSG,
@@ -205,7 +214,8 @@ static int check_head(const json_t *root, const char *dir, struct image *image,
 	return 0;
 }
 
-int image_open(int dirfd, const char *dir, struct image *ret, struct error *e)
+int image_open(int dirfd, const char *dir, bool transports, struct image *ret,
+	       struct error *e)
 {
 	json_auto_t *root = NULL;
 	_cleanup_(image_deinit) struct image image = IMAGE_NULL(image);
@@ -216,11 +226,59 @@ int image_open(int dirfd, const char *dir, struct image *ret, struct error *e)
 		return r;
 	r = check_head(root, dir, &image, e);
 	for (int i = 0; i < IMAGE_FILE_COUNT && r == 0; i++)
-		r = open_output(dirfd, dir, json_object_get(root, "outputs"),
-				(enum image_file)i, &image, e);
+		if (i != IMAGE_FILE_TRANSPORTS || transports)
+			r = open_output(dirfd, dir,
+					json_object_get(root, "outputs"),
+					(enum image_file)i, &image, e);
 	if (r < 0)
 		return r;
 	*ret = image;
 	image = IMAGE_NULL(image);
 	return 0;
+}
+
+static int append(int to, const struct image *image, enum image_file which)
+{
+	off_t at = 0;
+
+	while ((uint64_t)at < image->size[which]) {
+		ssize_t n = sendfile(to, image->fd[which], &at,
+				     image->size[which] - (uint64_t)at);
+
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+	}
+	return 0;
+}
+
+int image_initrd(const struct image *image, struct error *e)
+{
+	_cleanup_close_ int fd = -1;
+	int r;
+
+	if (image->fd[IMAGE_FILE_TRANSPORTS] < 0) {
+		/* A dup shares its offset with the VM that was. */
+		if (lseek(image->fd[IMAGE_FILE_INITRD], 0, SEEK_SET) == 0)
+			fd = fcntl(image->fd[IMAGE_FILE_INITRD],
+				   F_DUPFD_CLOEXEC, 10);
+		return fd < 0 ? error_set(e, -errno, "the VM's image: %s",
+					  strerror(errno))
+			      : steal_fd(&fd);
+	}
+	fd = memfd_create("torvm-initrd", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	r = fd < 0 ? -errno : append(fd, image, IMAGE_FILE_INITRD);
+	if (r == 0)
+		r = append(fd, image, IMAGE_FILE_TRANSPORTS);
+	if (r == 0 && (lseek(fd, 0, SEEK_SET) < 0 ||
+		       fcntl(fd, F_ADD_SEALS,
+			     F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW |
+				     F_SEAL_WRITE) < 0))
+		r = -errno;
+	return r < 0 ? error_set(e, r,
+				 "the images of the VM and the transports "
+				 "cannot be put together: %s",
+				 strerror(-r))
+		     : steal_fd(&fd);
 }

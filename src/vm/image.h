@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -12,9 +13,10 @@
 #include "vm/args.h"
 
 enum image_file {
-	IMAGE_FILE_KERNEL, /* vmlinuz */
-	IMAGE_FILE_INITRD, /* initramfs.zst */
-	IMAGE_FILE_STATE,  /* state.img, the pristine one */
+	IMAGE_FILE_KERNEL,     /* vmlinuz */
+	IMAGE_FILE_INITRD,     /* initramfs.zst */
+	IMAGE_FILE_STATE,      /* state.img, the pristine one */
+	IMAGE_FILE_TRANSPORTS, /* transports.zst; opened where it is wanted */
 	IMAGE_FILE_COUNT,
 };
 
@@ -24,13 +26,15 @@ struct image {
 	enum vm_arch arch;
 };
 
-#define IMAGE_NULL(i) ((struct image){ .fd = { -1, -1, -1 } })
+#define IMAGE_NULL(i) ((struct image){ .fd = { -1, -1, -1, -1 } })
 void image_deinit(struct image *image);
 
 /**
  * image_open() - Open the image and verify every file against its manifest
  * @dirfd:	The image folder; O_PATH will do
  * @dir:	Its path, for messages
+ * @transports:	Whether the pluggable transports are wanted; else their file is
+ *		not looked at
  * @ret:	Filled on success; image_deinit() frees it
  *
  * Reads all files once (tens of MB: blocks for a fraction of a second).
@@ -39,4 +43,15 @@ void image_deinit(struct image *image);
  * vm`); -EBADMSG: malformed manifest or wrong hash (names file, expected,
  * found); -ENOEXEC: another architecture; else the failing call's errno
  */
-int image_open(int dirfd, const char *dir, struct image *ret, struct error *e);
+int image_open(int dirfd, const char *dir, bool transports, struct image *ret,
+	       struct error *e);
+
+/**
+ * image_initrd() - What QEMU gets as the initrd
+ *
+ * With the pluggable transports, which the kernel unpacks over the first
+ * archive, a sealed memory file of both, as QEMU takes one file only.
+ *
+ * Return: a descriptor that the caller closes, or a negative errno
+ */
+int image_initrd(const struct image *image, struct error *e);

@@ -86,6 +86,7 @@ static void request(unsigned int type)
 	}
 	if (type == BROKER_REQUEST_START_VM) {
 		m.u.start_vm.present = 1; /* VM_FD_OUTPUT */
+		m.u.start_vm.uplink.any = BROKER_UPLINK_ANY_TCP;
 		fds[n_fds++] = copy_to_memfd("argv");
 		fds[n_fds++] = STDERR_FILENO;
 	}

@@ -14,7 +14,10 @@
 
 #include "platform/platform.h"
 
-static struct net_plan plan = { .tap_name = "torvm0" };
+static struct net_plan plan = {
+	.tap_name = "torvm0",
+	.uplink = { .any_tcp = true },
+};
 static int tap_fd = -1;
 
 static int save(void *userdata, const char *name, const char *old_value,
@@ -44,6 +47,34 @@ static int set_mode(struct net *net, const char *mode, struct error *e)
 	return error_set(e, -EINVAL, "mode '%s'", mode);
 }
 
+/* "any-tcp any-udp tcp:192.0.2.1:443": from the next `firewall` on. */
+static int set_uplink(char *words, struct error *e)
+{
+	struct net_uplink *u = &plan.uplink;
+
+	*u = (struct net_uplink){ 0 };
+	for (char *word = strtok(words, " "); word; word = strtok(NULL, " ")) {
+		struct net_peer *peer = &u->peers[u->n_peers];
+		char ip[16];
+
+		if (!strcmp(word, "any-tcp")) {
+			u->any_tcp = true;
+		} else if (!strcmp(word, "any-udp")) {
+			u->any_udp = true;
+		} else {
+			if (u->n_peers == NET_PEERS_MAX ||
+			    sscanf(word + 4, "%15[0-9.]:%hu", ip,
+				   &peer->port) != 2 ||
+			    inet_pton(AF_INET, ip, &peer->address) != 1)
+				return error_set(e, -EINVAL, "peer '%s'", word);
+			peer->protocol =
+				word[0] == 'u' ? IPPROTO_UDP : IPPROTO_TCP;
+			u->n_peers++;
+		}
+	}
+	return 0;
+}
+
 static int watch(struct net *net, int timeout_ms, char *value)
 {
 	struct pollfd pfd = { .fd = net_watch_fd(net), .events = POLLIN };
@@ -57,10 +88,15 @@ static int watch(struct net *net, int timeout_ms, char *value)
 
 static int handle(struct net *net, char *line, char *value, struct error *e)
 {
-	char *word = strtok(line, " "), *arg = strtok(NULL, " ");
-	char *arg2 = strtok(NULL, " "), *arg3 = strtok(NULL, " ");
+	char *word, *arg, *arg2, *arg3;
 	int r;
 
+	if (strncmp(line, "uplink ", 7) == 0)
+		return set_uplink(line + 7, e);
+	word = strtok(line, " ");
+	arg = strtok(NULL, " ");
+	arg2 = strtok(NULL, " ");
+	arg3 = strtok(NULL, " ");
 	if (!word)
 		return -EINVAL;
 	if (strcmp(word, "precheck") == 0)

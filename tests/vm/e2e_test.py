@@ -30,6 +30,7 @@ from product import (  # noqa: E402
     Lab,
     Product,
     expect,
+    leak_filter,
     same_network,
     wait_for,
 )
@@ -201,23 +202,6 @@ def missing_qemu_is_named(t):
 
 
 @cases.case
-def bridges_and_proxies_never_go_direct(t):
-    try:
-        t.configure(proxy={"type": "socks5", "address": "203.0.113.10:1080"})
-        refused_start(t, 5, ["proxy"])
-        t.configure(
-            bridge={
-                "use_bridges": True,
-                "transport": "none",
-                "bridges": ["203.0.113.10:9001 " + "A" * 40],
-            }
-        )
-        refused_start(t, 5, ["bridge"])
-    finally:
-        t.configure()
-
-
-@cases.case
 def busy_tap_name_is_refused(t):
     t.run("ip", "link", "add", "torvm0", "type", "bridge")
     try:
@@ -253,6 +237,36 @@ def ordinary_users_are_told(t):
 def ssh_needs_a_yes(t):
     ssh = {"SSH_CONNECTION": "192.0.2.1 5000 192.0.2.2 22"}
     refused_start(t, 2, ["--yes", "--confirm"], env=ssh)
+
+
+@cases.case
+def a_dead_bridge_never_goes_direct(t):
+    """Tor knows relays that it could reach; only the bridge is tried."""
+    bridge = "203.0.113.10"  # refuses connections to this port
+    t.configure(
+        bridge={
+            "use_bridges": True,
+            "transport": "none",
+            "bridges": ["%s:9001 %s" % (bridge, "A" * 40)],
+        }
+    )
+
+    def tried():
+        capture.sync()
+        return capture.show("tcp and dst host %s and dst port 9001" % bridge)
+
+    try:
+        with t.lab.capture("dead-bridge") as capture:
+            t.up_until_blocked()
+            wait_for("Tor's attempt to reach its bridge", tried, 120, 0.5)
+            expect(t.status()["state"] != "Running", "Running without a bridge")
+            t.down()
+            capture.sync()
+            leaked = capture.show(leak_filter(t.lab, bridge))
+            expect(not leaked, "beside the bridge:\n%s" % "\n".join(leaked[:20]))
+    finally:
+        t.ensure_down()
+        t.configure()
 
 
 # --- the main path ----------------------------------------------------------------

@@ -28,6 +28,7 @@ static struct net_plan plan(void)
 		.tap_name = "torvm0",
 		.vm_uid = 61101,
 		.mark = MARK,
+		.uplink = { .any_tcp = true },
 	};
 
 	inet_pton(AF_INET, "10.10.10.2", &p.host_ip);

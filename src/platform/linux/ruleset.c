@@ -47,6 +47,7 @@
 #include <string.h>
 
 #define LOOPBACK_INDEX 1
+#define DNS_PORT 53
 
 /* libnftables' numbers for the types of a set's key; nft(8) lists by them. */
 #define TYPE_IPADDR 7
@@ -70,7 +71,7 @@
 #define IP6_HOPLIMIT 7
 #define IP6_DADDR 24
 #define TCP_FLAGS 13
-#define UDP_DPORT 2
+#define DPORT 2
 #define ARP_SENDER_IP 14
 
 #define ICMP4_REDIRECT 5
@@ -191,10 +192,10 @@ static void icmp6_type(struct nft_batch *b, uint8_t type, uint8_t hop_limit)
 
 static void is_dns(struct nft_batch *b)
 {
-	const uint16_t dns = htons(53);
+	const uint16_t dns = htons(DNS_PORT);
 
 	nft_l4proto(b, IPPROTO_UDP);
-	nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, UDP_DPORT, sizeof(dns));
+	nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, DPORT, sizeof(dns));
 	nft_cmp(b, NFT_CMP_EQ, &dns, sizeof(dns));
 }
 
@@ -350,26 +351,81 @@ static void add_input_chain(struct nft_batch *b, const struct net_plan *plan)
 	count_drop(b, RULESET_DROPPED_GUEST);
 }
 
-static void first_packet(struct nft_batch *b, const struct net_plan *plan,
-			 uint8_t family)
+static void begin_first_packet(struct nft_batch *b, const struct net_plan *plan,
+			       uint8_t family, uint8_t protocol)
 {
-	const bool v4 = family == NFPROTO_IPV4;
-
 	nft_rule(b, "the first packet of a flow of the uplink");
 	nft_nfproto(b, family);
-	is_syn(b, NFT_CMP_EQ);
+	if (protocol == IPPROTO_TCP)
+		is_syn(b, NFT_CMP_EQ);
+	else
+		nft_l4proto(b, protocol);
 	ct_state(b, NF_CT_STATE_BIT(IP_CT_NEW));
 	nft_meta(b, NFT_META_OIF);
 	nft_cmp_u32(b, NFT_CMP_NEQ, LOOPBACK_INDEX);
 	nft_ifname(b, NFT_META_OIFNAME, NFT_CMP_NEQ, plan->tap_name);
-	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, v4 ? IP4_DADDR : IP6_DADDR,
-		    v4 ? 4 : 16);
-	nft_lookup(b, v4 ? "private4" : "private6", NFT_LOOKUP_F_INV);
+}
+
+static void end_first_packet(struct nft_batch *b, const struct net_plan *plan)
+{
 	nft_fib_type(b);
 	nft_cmp_u32(b, NFT_CMP_NEQ, RTN_LOCAL);
 	nft_ct_mark_set(b, plan->mark);
 	nft_meta_mark_set(b, plan->mark);
 	nft_rule_end(b);
+}
+
+static void to_port(struct nft_batch *b, uint32_t op, uint16_t port)
+{
+	const uint16_t be = htons(port);
+
+	nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, DPORT, sizeof(be));
+	nft_cmp(b, op, &be, sizeof(be));
+}
+
+static void to_anybody(struct nft_batch *b, const struct net_plan *plan,
+		       uint8_t family, uint8_t protocol)
+{
+	const bool v4 = family == NFPROTO_IPV4;
+
+	begin_first_packet(b, plan, family, protocol);
+	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, v4 ? IP4_DADDR : IP6_DADDR,
+		    v4 ? 4 : 16);
+	nft_lookup(b, v4 ? "private4" : "private6", NFT_LOOKUP_F_INV);
+	/* Names are looked up by peers only: the host's own resolvers. */
+	if (protocol == IPPROTO_UDP)
+		to_port(b, NFT_CMP_NEQ, DNS_PORT);
+	end_first_packet(b, plan);
+}
+
+static void to_peer(struct nft_batch *b, const struct net_plan *plan,
+		    const struct net_peer *peer)
+{
+	begin_first_packet(b, plan, NFPROTO_IPV4, peer->protocol);
+	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, IP4_DADDR, 4);
+	nft_cmp(b, NFT_CMP_EQ, &peer->address, sizeof(peer->address));
+	if (peer->port)
+		to_port(b, NFT_CMP_EQ, peer->port);
+	else
+		to_port(b, NFT_CMP_NEQ, DNS_PORT);
+	end_first_packet(b, plan);
+}
+
+/* What a flow of the uplink begins with. */
+static void add_uplink_chain(struct nft_batch *b, const struct net_plan *plan)
+{
+	static const uint8_t families[] = { NFPROTO_IPV4, NFPROTO_IPV6 };
+	const struct net_uplink *uplink = &plan->uplink;
+
+	nft_chain_add(b, "uplink", NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		if (uplink->any_tcp)
+			to_anybody(b, plan, families[i], IPPROTO_TCP);
+		if (uplink->any_udp)
+			to_anybody(b, plan, families[i], IPPROTO_UDP);
+	}
+	for (size_t i = 0; i < uplink->n_peers && i < NET_PEERS_MAX; i++)
+		to_peer(b, plan, &uplink->peers[i]);
 }
 
 static void add_mark_chain(struct nft_batch *b, const struct net_plan *plan)
@@ -680,9 +736,7 @@ void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 	add_input_chain(b, rs->plan);
 	if (has_uplink(rs)) {
 		add_private_sets(b);
-		nft_chain_add(b, "uplink", NULL);
-		first_packet(b, rs->plan, NFPROTO_IPV4);
-		first_packet(b, rs->plan, NFPROTO_IPV6);
+		add_uplink_chain(b, rs->plan);
 		add_mark_chain(b, rs->plan);
 	}
 	add_output_chain(b, rs);
