@@ -6,12 +6,13 @@ _torvm_options() {
 	case $1 in
 	'') echo "--headless --help --version $start" ;;
 	up) echo "--wait --timeout --help $start" ;;
-	down | log | confirm | recover | status)
+	down | log | confirm | recover | status | newnym)
 		echo '--runtime-dir --help'
 		[ "$1" != log ] || echo '--follow'
 		[ "$1" != status ] || echo '--json --watch'
 		;;
-	bridges) echo '--config --json --show-secrets --qr --help' ;;
+	circuits) echo '--runtime-dir --json --help' ;;
+	bridges) echo '--runtime-dir --config --json --show-secrets --qr --help' ;;
 	selftest) echo '--runtime-dir --json --help' ;;
 	lockdown) echo '--runtime-dir --yes --json --help' ;;
 	doctor) echo '--config --runtime-dir --image-dir --json --help' ;;
@@ -20,8 +21,8 @@ _torvm_options() {
 }
 
 _torvm() {
-	local commands='up down status log bridges confirm lockdown recover doctor
-		selftest config version help'
+	local commands='up down status log circuits newnym bridges confirm lockdown
+		recover doctor selftest config version help'
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command='' i words='' before=0
 
@@ -75,7 +76,7 @@ _torvm() {
 		elif [[ $command == config && $before == 0 ]]; then
 			words='check default'
 		elif [[ $command == bridges && $before == 0 ]]; then
-			words='list add remove use'
+			words='list add remove use test'
 		elif [[ $command == bridges && $prev == use ]]; then
 			words='none plain obfs4 meek snowflake webtunnel'
 		elif [[ $command == lockdown && $before == 0 ]]; then

@@ -1,6 +1,6 @@
 # fish completion for torvm(1)
 
-set -l commands up down status log bridges confirm lockdown recover doctor selftest config version help
+set -l commands up down status log circuits newnym bridges confirm lockdown recover doctor selftest config version help
 set -l first "not __fish_seen_subcommand_from $commands"
 set -l start "$first; or __fish_seen_subcommand_from up"
 
@@ -9,6 +9,8 @@ complete -c torvm -n "$first" -a up -d 'Protect this computer'
 complete -c torvm -n "$first" -a down -d 'End the protection and restore the network'
 complete -c torvm -n "$first" -a status -d 'Show what is going on'
 complete -c torvm -n "$first" -a log -d 'Show the controller\'s log'
+complete -c torvm -n "$first" -a circuits -d 'Show Tor\'s circuits and who uses them'
+complete -c torvm -n "$first" -a newnym -d 'Use new circuits from now on'
 complete -c torvm -n "$first" -a bridges -d 'Enter Tor by bridges, where it is blocked'
 complete -c torvm -n "$first" -a confirm -d 'Keep a protection started with --confirm'
 complete -c torvm -n "$first" -a lockdown -d 'Block everything while TorVM is down'
@@ -34,12 +36,12 @@ complete -c torvm -n "$start" -l confirm -x -a '60 120 300' -d 'End it unless "t
 
 complete -c torvm -n '__fish_seen_subcommand_from up' -s w -l wait -d 'Return when Tor is connected'
 complete -c torvm -n '__fish_seen_subcommand_from up' -s t -l timeout -x -a '60 120 300' -d 'How long --wait waits'
-complete -c torvm -n '__fish_seen_subcommand_from status lockdown doctor selftest bridges' -s j -l json -d 'Print JSON'
+complete -c torvm -n '__fish_seen_subcommand_from status lockdown doctor selftest bridges circuits' -s j -l json -d 'Print JSON'
 complete -c torvm -n '__fish_seen_subcommand_from status' -s w -l watch -d 'Print each change'
 complete -c torvm -n '__fish_seen_subcommand_from log' -s f -l follow -d 'Print each new line'
 complete -c torvm -n '__fish_seen_subcommand_from bridges' -l show-secrets -d 'Do not hide what is secret'
 complete -c torvm -n '__fish_seen_subcommand_from bridges' -l qr -x -d 'Draw bridge N as a QR code'
-complete -c torvm -n '__fish_seen_subcommand_from bridges; and not __fish_seen_subcommand_from list add remove use' -a 'list add remove use'
+complete -c torvm -n '__fish_seen_subcommand_from bridges; and not __fish_seen_subcommand_from list add remove use test' -a 'list add remove use test'
 complete -c torvm -n '__fish_seen_subcommand_from bridges; and __fish_seen_subcommand_from use' -a 'none plain obfs4 meek snowflake webtunnel'
 complete -c torvm -n '__fish_seen_subcommand_from lockdown; and not __fish_seen_subcommand_from on off' -a 'on off status'
 complete -c torvm -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check default' -a 'check default'

@@ -38,7 +38,7 @@ const char *cli_bridges_count(size_t n, enum config_transport transport,
 	return buf;
 }
 
-static bool is_used(const struct config *cfg, size_t i)
+bool cli_bridges_is_used(const struct config *cfg, size_t i)
 {
 	return cfg->bridge.use_bridges &&
 	       config_bridge_line_transport(cfg->bridge.bridges[i]) ==
@@ -59,7 +59,8 @@ static int print_json(const struct config *cfg, bool secrets)
 				  (int)(i + 1), "transport",
 				  cli_bridges_transport_name(
 					  config_bridge_line_transport(line)),
-				  "used", (int)is_used(cfg, i), "line",
+				  "used", (int)cli_bridges_is_used(cfg, i),
+				  "line",
 				  secrets  ? line
 				  : masked ? masked
 					   : "***"));
@@ -90,7 +91,8 @@ static void print_text(const struct config *cfg, bool secrets)
 		const char *line = cfg->bridge.bridges[i];
 		_cleanup_free_ char *masked = config_bridge_mask(line);
 
-		printf("%c%3zu  %s\n", is_used(cfg, i) ? '*' : ' ', i + 1,
+		printf("%c%3zu  %s\n", cli_bridges_is_used(cfg, i) ? '*' : ' ',
+		       i + 1,
 		       secrets  ? line
 		       : masked ? masked
 				: "***");
@@ -140,6 +142,8 @@ static const struct {
 	{ "add", cli_bridges_add, true, 0 },
 	{ "remove", cli_bridges_remove, true, 0 },
 	{ "use", cli_bridges_use, true, 0 },
+	{ "test", cli_bridges_test, false,
+	  CLI_BIT(JSON) | CLI_BIT(RUNTIME_DIR) },
 };
 
 int cli_bridges(const struct cli_args *args)
@@ -166,6 +170,6 @@ int cli_bridges(const struct cli_args *args)
 	}
 	return cli_fail(EXIT_CODE_USAGE,
 			"torvm bridges: there is no \"%.40s\"; allowed: list, "
-			"add, remove, use",
+			"add, remove, use, test",
 			name);
 }

@@ -12,6 +12,12 @@ int cli_bridges_remove(const struct cli_args *args, const char *path,
 int cli_bridges_use(const struct cli_args *args, const char *path,
 		    char *const *words, int n);
 
+int cli_bridges_test(const struct cli_args *args, const char *path,
+		     char *const *words, int n);
+
+/* Whether Tor is entered by bridge @i. */
+bool cli_bridges_is_used(const struct config *cfg, size_t i);
+
 /* Draws @text as a QR code for terminals with UTF-8. */
 int cli_bridges_print_qr(const char *text);
 

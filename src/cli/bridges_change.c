@@ -86,21 +86,20 @@ static char *join(char *const *words, int n)
 	return steal_ptr(&text);
 }
 
+/* @ret is the caller's, also on failure. */
 static int read_input(char **ret, size_t *ret_len)
 {
-	_cleanup_free_ char *text = malloc(CONFIG_BRIDGE_TEXT_MAX + 1);
-
-	if (!text)
+	*ret = malloc(CONFIG_BRIDGE_TEXT_MAX + 1);
+	if (!*ret)
 		return cli_fail(EXIT_CODE_FAILED, "out of memory");
 	if (isatty(STDIN_FILENO))
 		fputs("Paste bridge lines, one on each line, then press "
 		      "Ctrl-D:\n",
 		      stderr);
-	*ret_len = fread(text, 1, CONFIG_BRIDGE_TEXT_MAX + 1, stdin);
+	*ret_len = fread(*ret, 1, CONFIG_BRIDGE_TEXT_MAX + 1, stdin);
 	if (ferror(stdin))
 		return cli_fail(EXIT_CODE_FAILED,
 				"cannot read standard input: %m");
-	*ret = steal_ptr(&text);
 	return 0;
 }
 

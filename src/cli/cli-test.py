@@ -30,7 +30,7 @@ if ROOT:
     sys.argv.remove("--in-namespace")
 TORVM = os.path.abspath(sys.argv.pop(1))
 KEYS = {"state", "since", "blocked", "lockdown", "bootstrap", "accel", "vm", "tor",
-        "last_error", "alarms", "confirm_left", "refused", "stages", "version"}
+        "last_error", "traffic", "alarms", "confirm_left", "refused", "stages", "version"}
 
 
 def status(state, percent=0, **more):
@@ -667,6 +667,58 @@ class Terminal(Base):
                          "\rTorVM was already up.\r\n$")
 
 
+class Circuits(Base):
+    CIRCUITS = {
+        "circuits": [
+            {"id": "5", "status": "BUILT", "purpose": "GENERAL", "relays": [
+                {"bridge": True}, {"bridge": False, "nickname": "mid\x1bdle"},
+                {"bridge": False, "fingerprint": "A" * 40, "country": "de"}]},
+            {"id": "6", "status": "LAUNCHED", "relays": []}],
+        "streams": [
+            {"id": "9", "status": "SUCCEEDED", "circuit": "5", "target": "www.example:443"},
+            {"id": "10", "status": "NEW", "target": "other.example:80"}]}
+
+    def test_circuits_are_shown(self):
+        self.controller(GetCircuits=[self.CIRCUITS])
+        done = self.here("circuits")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("(bridge) > mid?dle > $AAAAAAAA {de}\n           www.example:443",
+                      done.stdout)
+        self.assertIn("Waiting for a circuit:\n           other.example:80", done.stdout)
+        done = self.here("circuits", "--json")
+        self.assertEqual(json.loads(done.stdout), self.CIRCUITS)
+
+    def test_a_reply_of_another_version_is_refused(self):
+        self.controller(GetCircuits=[{"circuits": [{"id": 5}], "streams": []}])
+        done = self.here("circuits")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("same version", done.stderr)
+
+    def test_tor_that_does_not_answer_is_said(self):
+        self.controller(GetCircuits="TorNotReady", NewIdentity="TorNotReady")
+        for command in ("circuits", "newnym"):
+            done = self.here(command)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("Tor does not answer", done.stderr)
+
+    def test_newnym_says_when(self):
+        control = self.controller(NewIdentity=[{"wait": 0}])
+        self.assertNotIn("In ", self.here("newnym").stdout)
+        control.replies["NewIdentity"] = [{"wait": 7}]
+        self.assertIn("In 7 s: ", self.here("newnym").stdout)
+
+    def test_bandwidth_is_shown(self):
+        running = status("Running", 100, traffic={
+            "read": 5_000_000, "written": 999, "read_rate": 12_345, "written_rate": 0})
+        self.controller(GetStatus=[{"status": running}],
+                        WatchStatus=[{"status": running}, {"status": running}])
+        self.assertIn("Bandwidth  12.3 kB/s down, 0 B/s up; 5.0 MB down, 999 B up",
+                      self.here("status").stdout)
+        self.assertEqual(json.loads(self.here("status", "--json").stdout)["traffic"],
+                         running["traffic"])
+        self.assertEqual(self.here("status", "--watch").stdout.count("12.3 kB/s down"), 1)
+
+
 class Bridges(Base):
     FP = "0123456789ABCDEF0123456789ABCDEF01234567"
     OBFS4 = f"obfs4 192.0.2.1:443 {FP} cert={'s' * 70} iat-mode=0"
@@ -754,6 +806,24 @@ class Bridges(Base):
         self.assertFalse(self.content()["bridge"]["use_bridges"])
         self.bridges("use", "webtunnel", code=1)
         self.bridges("use", "obsf4", code=2)
+
+    def test_test_asks_the_running_tor(self):
+        self.write({"bridge": {"use_bridges": True, "transport": "obfs4",
+                               "bridges": [self.OBFS4, self.PLAIN]}})
+        os.chmod(self.config, 0o600)
+        args = ("test", "--runtime-dir", self.run_dir)
+        self.assertIn("only Tor may try", self.bridges(*args, code=3).stderr)
+        control = self.controller(GetEntries=[{"entries": [
+            {"fingerprint": self.FP.lower(), "state": "connected"}]}])
+        done = self.bridges(*args)
+        self.assertRegex(done.stdout, r"1  obfs4 +reached")
+        self.assertRegex(done.stdout, r"2  plain +not in use")
+        control.replies["GetEntries"] = [{"entries": [
+            {"address": "192.0.2.1:443", "state": "failed"}]}]
+        done = self.bridges(*args, "1", "--json", code=1)
+        self.assertEqual(json.loads(done.stdout), [
+            {"number": 1, "transport": "obfs4", "state": "down"}])
+        self.bridges(*args, "3", code=2)
 
 
 if __name__ == "__main__":

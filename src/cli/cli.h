@@ -111,6 +111,9 @@ enum exit_code cli_client_code(int error);
 enum cli_colour { CLI_PLAIN, CLI_BOLD, CLI_RED, CLI_GREEN, CLI_YELLOW };
 const char *cli_colour(FILE *out, enum cli_colour colour);
 
+/* "512 B", "12.3 kB", "4.5 MB", ... */
+const char *cli_bytes(int64_t bytes, char *buf, size_t size);
+
 /* "1 h 12 min", "3 min 4 s", "12 s" */
 const char *cli_duration(int64_t seconds, char *buf, size_t size);
 
@@ -176,6 +179,8 @@ int cli_down(const struct cli_args *args);
 int cli_confirm(const struct cli_args *args);
 int cli_status(const struct cli_args *args);
 int cli_log(const struct cli_args *args);
+int cli_circuits(const struct cli_args *args);
+int cli_newnym(const struct cli_args *args);
 int cli_bridges(const struct cli_args *args);
 int cli_lockdown_command(const struct cli_args *args);
 int cli_selftest(const struct cli_args *args);

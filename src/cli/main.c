@@ -75,10 +75,33 @@ const struct cli_command cli_commands[] = {
 	  "  3  no controller runs\n"
 	  "  6  root or group torvm is needed\n",
 	  "  torvm log -f\n" },
-	{ "bridges", "list | add LINE... | remove N | use TRANSPORT",
+	{ "circuits", "", "show Tor's circuits and who uses them",
+	  CLI_BIT(RUNTIME_DIR) | CLI_BIT(JSON), 0, 0, cli_circuits,
+	  "Shows the circuits that Tor has built, the relays of each, and below each\n"
+	  "what is connected through it. Bridges are not named. Countries are shown\n"
+	  "where the virtual machine has the data for that.\n",
+	  "  0  printed\n"
+	  "  1  Tor does not answer yet\n"
+	  "  3  no controller runs\n"
+	  "  6  root or group torvm is needed\n",
+	  "  torvm circuits --json\n" },
+	{ "newnym", "", "use new circuits from now on", CLI_BIT(RUNTIME_DIR), 0,
+	  0, cli_newnym,
+	  "What begins from now on uses new circuits, most likely with another exit,\n"
+	  "and names are resolved anew. Connections that exist stay as they are; a\n"
+	  "site that knows you by a cookie still does. Tor does this at most every\n"
+	  "10 seconds; what is asked for too early is done when it is due.\n",
+	  "  0  done, or due within seconds\n"
+	  "  1  Tor does not answer yet\n"
+	  "  3  no controller runs\n"
+	  "  6  root or group torvm is needed\n",
+	  "  torvm newnym\n" },
+	{ "bridges", "list | add | remove | use | test",
 	  "enter Tor by bridges, where it is blocked",
-	  CLI_BIT(CONFIG) | CLI_BIT(JSON) | CLI_BIT(SHOW_SECRETS) | CLI_BIT(QR),
+	  CLI_BIT(CONFIG) | CLI_BIT(JSON) | CLI_BIT(SHOW_SECRETS) |
+		  CLI_BIT(QR) | CLI_BIT(RUNTIME_DIR),
 	  1, 256, cli_bridges,
+	  "list, add [LINE...], remove N, use TRANSPORT, test [N].\n\n"
 	  "list shows the bridges of the configuration, with \"***\" for what is\n"
 	  "secret; --qr N draws one for a camera. add reads bridge lines as they are\n"
 	  "handed out, or the text of a QR code, from standard input (\"-\", or no\n"
@@ -88,10 +111,12 @@ const struct cli_command cli_commands[] = {
 	  "transport's bridges, the built-in ones if the configuration has none;\n"
 	  "use plain by those without a transport; use none without bridges.\n"
 	  "The file is replaced in one step; a running controller goes on as it is\n"
-	  "until the next start.\n",
-	  "  0  done\n"
-	  "  1  it failed; the message says at what\n"
+	  "until the next start. test asks the running Tor which of the bridges it\n"
+	  "reaches; nothing else is sent.\n",
+	  "  0  done; test: at least one was reached\n"
+	  "  1  it failed; the message says at what; test: none was reached\n"
 	  "  2  wrong usage\n"
+	  "  3  test: no controller runs, or it uses no bridges\n"
 	  "  4  a line or the configuration was refused; nothing was changed\n"
 	  "  6  root is needed\n",
 	  "  torvm bridges add < bridges.txt\n"

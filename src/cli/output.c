@@ -47,6 +47,24 @@ const char *cli_colour(FILE *out, enum cli_colour colour)
 	return "";
 }
 
+const char *cli_bytes(int64_t bytes, char *buf, size_t size)
+{
+	static const char *const units[] = { "kB", "MB", "GB", "TB" };
+	double value = (double)bytes / 1000;
+	size_t unit = 0;
+
+	if (bytes < 1000) {
+		snprintf(buf, size, "%lld B", (long long)bytes);
+		return buf;
+	}
+	while (value >= 999.95 && unit + 1 < ARRAY_SIZE(units)) {
+		value /= 1000;
+		unit++;
+	}
+	snprintf(buf, size, "%.1f %s", value, units[unit]);
+	return buf;
+}
+
 const char *cli_duration(int64_t seconds, char *buf, size_t size)
 {
 	long long s = seconds < 0 ? 0 : seconds;

@@ -48,6 +48,26 @@ static const char *traffic(const struct client_status *status)
 	return "is not protected";
 }
 
+/* "12.3 kB/s down, 1.0 kB/s up" */
+static void describe_rate(const struct client_status *s, char *buf, size_t size)
+{
+	char down[24], up[24];
+
+	snprintf(buf, size, "%s/s down, %s/s up",
+		 cli_bytes(s->traffic.read_rate, down, sizeof(down)),
+		 cli_bytes(s->traffic.written_rate, up, sizeof(up)));
+}
+
+static void print_traffic(const struct client_status *s)
+{
+	char rate[64], down[24], up[24];
+
+	describe_rate(s, rate, sizeof(rate));
+	printf("Bandwidth  %s; %s down, %s up since Tor was started\n", rate,
+	       cli_bytes(s->traffic.read, down, sizeof(down)),
+	       cli_bytes(s->traffic.written, up, sizeof(up)));
+}
+
 static void print_text(const struct client_status *s)
 {
 	enum cli_colour colour = is_state(s, "Running") ? CLI_GREEN
@@ -83,6 +103,8 @@ static void print_text(const struct client_status *s)
 				       ? cli_duration(s->vm_uptime, duration,
 						      sizeof(duration))
 				       : "");
+		if (s->traffic.known)
+			print_traffic(s);
 		printf("Refused    %lld packets\n", (long long)s->refused);
 	}
 	if (s->confirm_left >= 0)
@@ -98,13 +120,14 @@ static void print_text(const struct client_status *s)
 
 struct watch {
 	bool json;
+	char said[700]; /* the line printed last, without its time */
 	struct client_status last;
 };
 
 static int on_change(void *userdata, const struct client_status *status)
 {
 	struct watch *w = userdata;
-	char words[600], when[16];
+	char words[600], when[16], line[sizeof(w->said)];
 	time_t now = time(NULL);
 	struct tm tm;
 
@@ -113,9 +136,20 @@ static int on_change(void *userdata, const struct client_status *status)
 		print_json(status, false);
 	} else {
 		cli_describe(status, words, sizeof(words));
+		if (is_state(status, "Running") && status->traffic.known) {
+			size_t n = strlen(words);
+
+			str_copy(words + n, sizeof(words) - n, "; ");
+			n = strlen(words);
+			describe_rate(status, words + n, sizeof(words) - n);
+		}
+		snprintf(line, sizeof(line), "%-15s %s", status->state, words);
+		if (!strcmp(line, w->said))
+			return 0;
+		str_copy(w->said, sizeof(w->said), line);
 		strftime(when, sizeof(when), "%H:%M:%S",
 			 localtime_r(&now, &tm));
-		printf("%s  %-15s %s\n", when, status->state, words);
+		printf("%s  %s\n", when, line);
 		fflush(stdout);
 	}
 	/* The reader has gone: there is nobody to go on for. */

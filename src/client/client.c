@@ -195,6 +195,10 @@ static int reply_error(const struct varlink_message *m, struct error *e)
 				 "there is nothing to confirm: the controller "
 				 "was not started with --confirm, or it is "
 				 "already confirmed");
+	if (!strcmp(m->error, INTERFACE "TorNotReady"))
+		return error_set(e, -EAGAIN,
+				 "Tor does not answer in the virtual machine "
+				 "yet; \"torvm status\" shows how far it is");
 	return error_set(e, -EBADMSG,
 			 "the controller answered with the error %.120s; is it "
 			 "of the same version as this program (" TORVM_VERSION
@@ -289,6 +293,106 @@ int client_stop(struct client *c, client_status_fn fn, void *userdata,
 int client_confirm(struct client *c, struct error *e)
 {
 	return call(c, INTERFACE "Confirm", NULL, false, NULL, NULL, e);
+}
+
+static int on_parameters(void *userdata, const json_t *parameters,
+			 struct error *e)
+{
+	json_t **ret = userdata;
+
+	json_decref(*ret);
+	*ret = json_incref((json_t *)parameters);
+	return 0;
+}
+
+static int bad_reply(struct error *e)
+{
+	return error_set(e, -EBADMSG,
+			 "the controller's reply is not what this version of "
+			 "torvm (" TORVM_VERSION ") understands; stop it and "
+			 "start it again with the same version");
+}
+
+/* Whether @list is an array of objects that have the @n texts of @required. */
+static bool is_list_of(const json_t *list, const char *const *required,
+		       size_t n)
+{
+	const json_t *item;
+	size_t i;
+
+	if (!json_is_array(list))
+		return false;
+	json_array_foreach (list, i, item)
+		for (size_t k = 0; k < n; k++)
+			if (!json_is_string(json_object_get(item, required[k])))
+				return false;
+	return true;
+}
+
+static bool is_circuits(const json_t *parameters)
+{
+	static const char *const circuit[] = { "id", "status" };
+	static const char *const stream[] = { "id", "status", "target" };
+	const json_t *circuits = json_object_get(parameters, "circuits"), *c;
+	size_t i;
+
+	if (!is_list_of(circuits, circuit, ARRAY_SIZE(circuit)) ||
+	    !is_list_of(json_object_get(parameters, "streams"), stream,
+			ARRAY_SIZE(stream)))
+		return false;
+	json_array_foreach (circuits, i, c)
+		if (!is_list_of(json_object_get(c, "relays"), NULL, 0))
+			return false;
+	return true;
+}
+
+int client_get_circuits(struct client *c, json_t **ret, struct error *e)
+{
+	_cleanup_(json_decrefp) json_t *parameters = NULL;
+	int r;
+
+	r = call(c, INTERFACE "GetCircuits", NULL, false, on_parameters,
+		 &parameters, e);
+	if (r < 0)
+		return r;
+	if (!is_circuits(parameters))
+		return bad_reply(e);
+	*ret = steal_ptr(&parameters);
+	return 0;
+}
+
+int client_get_entries(struct client *c, json_t **ret, struct error *e)
+{
+	static const char *const entry[] = { "state" };
+	_cleanup_(json_decrefp) json_t *parameters = NULL;
+	int r;
+
+	r = call(c, INTERFACE "GetEntries", NULL, false, on_parameters,
+		 &parameters, e);
+	if (r < 0)
+		return r;
+	if (!is_list_of(json_object_get(parameters, "entries"), entry,
+			ARRAY_SIZE(entry)))
+		return bad_reply(e);
+	*ret = steal_ptr(&parameters);
+	return 0;
+}
+
+int client_new_identity(struct client *c, int64_t *ret_wait, struct error *e)
+{
+	_cleanup_(json_decrefp) json_t *parameters = NULL;
+	const json_t *wait;
+	int r;
+
+	r = call(c, INTERFACE "NewIdentity", NULL, false, on_parameters,
+		 &parameters, e);
+	if (r < 0)
+		return r;
+	wait = json_object_get(parameters, "wait");
+	if (!json_is_integer(wait))
+		return bad_reply(e);
+	*ret_wait = json_integer_value(wait);
+	return 0;
 }
 
 struct log_call {

@@ -35,6 +35,11 @@ struct client_status {
 	int64_t vm_uptime; /* seconds; -1: none */
 	char tor_version[64];
 	bool circuit_established;
+	struct {
+		bool known;
+		int64_t read, written;           /* bytes */
+		int64_t read_rate, written_rate; /* bytes/s */
+	} traffic;
 	char last_error[512];
 	char alarms[CLIENT_ALARMS_MAX][192];
 	size_t n_alarms;
@@ -101,6 +106,15 @@ int client_stop(struct client *c, client_status_fn fn, void *userdata,
 int client_get_log(struct client *c, bool follow, client_log_fn fn,
 		   void *userdata, struct error *e);
 int client_confirm(struct client *c, struct error *e);
+
+/* The reply's parameters as the interface has them, checked; freed by
+ * json_decref(). -EAGAIN: Tor does not run, or does not answer. */
+int client_get_circuits(struct client *c, json_t **ret, struct error *e);
+int client_get_entries(struct client *c, json_t **ret, struct error *e);
+
+/* New circuits for what begins from now on; @ret_wait: seconds until Tor does
+ * so. -EAGAIN: as above. */
+int client_new_identity(struct client *c, int64_t *ret_wait, struct error *e);
 
 /* Type Status as the interface has it. Return: 0, or -EBADMSG. */
 int client_status_from_json(const json_t *json, struct client_status *ret,

@@ -99,6 +99,19 @@ static void get_alarms(const json_t *object, struct client_status *ret,
 	}
 }
 
+static void get_traffic(const json_t *json, struct client_status *ret, bool *ok)
+{
+	const json_t *t = json_object_get(json, "traffic");
+
+	if (!t || json_is_null(t))
+		return;
+	ret->traffic.known = true;
+	ret->traffic.read = get_int(t, "read", 0, true, ok);
+	ret->traffic.written = get_int(t, "written", 0, true, ok);
+	ret->traffic.read_rate = get_int(t, "read_rate", 0, true, ok);
+	ret->traffic.written_rate = get_int(t, "written_rate", 0, true, ok);
+}
+
 int client_status_from_json(const json_t *json, struct client_status *ret,
 			    struct error *e)
 {
@@ -130,6 +143,7 @@ int client_status_from_json(const json_t *json, struct client_status *ret,
 	ret->circuit_established = get_bool(tor, "circuit_established", &ok);
 	get_text(json, "last_error", ret->last_error, sizeof(ret->last_error),
 		 false, &ok);
+	get_traffic(json, ret, &ok);
 	get_alarms(json, ret, &ok);
 	ret->confirm_left = get_int(json, "confirm_left", -1, false, &ok);
 	ret->refused = get_int(json, "refused", 0, true, &ok);
@@ -155,6 +169,17 @@ static json_t *int_or_null(int64_t value, int64_t absent)
 	return value == absent ? json_null() : json_integer(value);
 }
 
+static json_t *traffic_or_null(const struct client_status *s)
+{
+	if (!s->traffic.known)
+		return json_null();
+	return json_pack("{s:I, s:I, s:I, s:I}", "read",
+			 (json_int_t)s->traffic.read, "written",
+			 (json_int_t)s->traffic.written, "read_rate",
+			 (json_int_t)s->traffic.read_rate, "written_rate",
+			 (json_int_t)s->traffic.written_rate);
+}
+
 json_t *client_status_to_json(const struct client_status *s)
 {
 	json_t *stages = json_object(), *alarms = json_array();
@@ -166,7 +191,7 @@ json_t *client_status_to_json(const struct client_status *s)
 		json_array_append_new(alarms, json_string(s->alarms[i]));
 	return json_pack(
 		"{s:s, s:o, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
-		" s:{s:o, s:b}, s:o, s:o, s:o, s:I, s:o, s:s}",
+		" s:{s:o, s:b}, s:o, s:o, s:o, s:o, s:I, s:o, s:s}",
 		"state", s->state, "since", text_or_null(s->since), "blocked",
 		s->blocked, "lockdown", s->lockdown, "bootstrap", "percent",
 		s->bootstrap_percent, "tag", s->bootstrap_tag, "summary",
@@ -174,9 +199,9 @@ json_t *client_status_to_json(const struct client_status *s)
 		"pid", int_or_null(s->vm_pid, 0), "uptime",
 		int_or_null(s->vm_uptime, -1), "tor", "version",
 		text_or_null(s->tor_version), "circuit_established",
-		s->circuit_established, "last_error",
-		text_or_null(s->last_error), "alarms", alarms, "confirm_left",
-		int_or_null(s->confirm_left, -1), "refused",
+		s->circuit_established, "traffic", traffic_or_null(s),
+		"last_error", text_or_null(s->last_error), "alarms", alarms,
+		"confirm_left", int_or_null(s->confirm_left, -1), "refused",
 		(json_int_t)s->refused, "stages", stages, "version",
 		s->version);
 }

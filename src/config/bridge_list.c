@@ -54,7 +54,7 @@ static size_t invisible(const char *s, size_t len, bool *ret_space)
 /* A copy with single spaces between words and none at the ends. */
 static char *tidy(const char *text, size_t len)
 {
-	char *copy = malloc(len + 1);
+	char *copy = calloc(1, len + 1);
 	bool pending = false;
 	size_t n = 0;
 
@@ -73,8 +73,6 @@ static char *tidy(const char *text, size_t len)
 		pending = false;
 		copy[n++] = text[i++];
 	}
-	if (copy)
-		copy[n] = '\0';
 	return copy;
 }
 
@@ -96,18 +94,15 @@ static int check(const char *line, const char *what, struct error *e)
 	return 0;
 }
 
-/* @len bytes of @text as one line. */
-static int add(struct config_bridge_list *list, const char *text, size_t len,
-	       const char *what, struct error *e)
+/* @line is tidy. */
+static int add_tidy(struct config_bridge_list *list, const char *line,
+		    const char *what, struct error *e)
 {
-	_cleanup_free_ char *line = tidy(text, len);
-	char **lines;
+	char **lines, *copy;
 	int r;
 
-	if (!line)
-		return error_set(e, -ENOMEM, "out of memory");
 	if (!strncasecmp(line, "Bridge ", 7))
-		memmove(line, line + 7, strlen(line + 7) + 1);
+		line += 7;
 	r = check(line, what, e);
 	if (r < 0)
 		return r;
@@ -124,14 +119,32 @@ static int add(struct config_bridge_list *list, const char *text, size_t len,
 	if (!lines)
 		return error_set(e, -ENOMEM, "out of memory");
 	list->lines = lines;
-	list->lines[list->n_lines++] = steal_ptr(&line);
+	copy = strdup(line);
+	if (!copy)
+		return error_set(e, -ENOMEM, "out of memory");
+	list->lines[list->n_lines++] = copy;
 	return 0;
+}
+
+/* @len bytes of @text as one line. @optional: it may be empty or a comment. */
+static int add(struct config_bridge_list *list, const char *text, size_t len,
+	       bool optional, const char *what, struct error *e)
+{
+	char *line = tidy(text, len);
+	int r = 0;
+
+	if (!line)
+		return error_set(e, -ENOMEM, "out of memory");
+	if (!optional || (line[0] && line[0] != '#'))
+		r = add_tidy(list, line, what, e);
+	free(line);
+	return r;
 }
 
 int config_bridge_list_add(struct config_bridge_list *list, const char *line,
 			   const char *what, struct error *e)
 {
-	return add(list, line, strlen(line), what, e);
+	return add(list, line, strlen(line), false, what, e);
 }
 
 static size_t skip_space(const char *text, size_t len, size_t at)
@@ -171,7 +184,7 @@ static int parse_list(struct config_bridge_list *list, const char *text,
 		if (end == len)
 			return bad_list(e, item);
 		snprintf(what, sizeof(what), "item %zu", item);
-		r = add(list, text + at, end - at, what, e);
+		r = add(list, text + at, end - at, false, what, e);
 		if (r < 0)
 			return r;
 		at = skip_space(text, len, end + 1);
@@ -211,16 +224,12 @@ int config_bridge_list_parse(struct config_bridge_list *list, const char *text,
 	for (at = 0; at < len;) {
 		const char *end = memchr(text + at, '\n', len - at);
 		size_t n = end ? (size_t)(end - text) - at : len - at;
-		_cleanup_free_ char *line = tidy(text + at, n);
 		char what[32];
-		int r = 0;
+		int r;
 
 		number++;
-		if (!line)
-			return error_set(e, -ENOMEM, "out of memory");
 		snprintf(what, sizeof(what), "line %zu", number);
-		if (line[0] && line[0] != '#')
-			r = add(list, line, strlen(line), what, e);
+		r = add(list, text + at, n, true, what, e);
 		if (r < 0)
 			return r;
 		at += n + 1;

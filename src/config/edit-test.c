@@ -20,11 +20,11 @@ static int make_folder(void **state)
 {
 	struct folder *f = calloc(1, sizeof(*f));
 
+	*state = f;
 	strcpy(f->dir, "/tmp/torvm-edit-XXXXXX");
 	if (!mkdtemp(f->dir))
 		return -1;
 	snprintf(f->file, sizeof(f->file), "%s/torvm.json", f->dir);
-	*state = f;
 	return 0;
 }
 

@@ -48,17 +48,17 @@ static int failed(const struct file *f, const char *what, struct error *e)
 static int open_folder(struct file *f, struct error *e)
 {
 	const char *slash = strrchr(f->path, '/');
-	_cleanup_free_ char *folder = NULL;
+	char folder[PATH_MAX];
+	size_t len = slash ? (size_t)(slash - f->path) : 0;
 
 	f->name = slash ? slash + 1 : f->path;
-	if (!slash)
-		folder = strdup(".");
-	else
-		folder = strndup(f->path, slash == f->path
-						  ? 1
-						  : (size_t)(slash - f->path));
-	if (!folder)
-		return error_set(e, -ENOMEM, "out of memory");
+	if (len >= sizeof(folder) || strlen(f->name) > NAME_MAX) {
+		errno = ENAMETOOLONG;
+		return failed(f, "open its folder", e);
+	}
+	snprintf(folder, sizeof(folder), "%.*s", (int)len, f->path);
+	if (len == 0)
+		str_copy(folder, sizeof(folder), slash ? "/" : ".");
 	f->dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (f->dir < 0)
 		return failed(f, "open its folder", e);
@@ -199,6 +199,8 @@ int config_edit(const char *path, config_edit_fn fn, void *userdata,
 	int r;
 
 	r = open_folder(&f, e);
+	if (f.dir < 0)
+		return r;
 	if (r == 0)
 		r = load(&f, &cfg, &root, e);
 	if (r == 0)

@@ -208,7 +208,7 @@ static void on_timer(uv_timer_t *timer)
 		mute(a, strerror(-r));
 		return;
 	}
-	a->asked = tor_link_ask_relays(&e->tor) == 0;
+	a->asked = tor_link_question(&e->tor, TOR_QUESTION_RELAYS) == 0;
 }
 
 void auditor_update(struct auditor *a)

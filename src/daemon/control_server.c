@@ -13,6 +13,9 @@
  *	CALL_MAX bytes of one call, BACKLOG_MAX bytes of calls that wait;
  *	one reply of at most REPLY_MAX bytes.
  *
+ * What has to be asked of Tor is answered when Tor has; the client's next call
+ * waits until then. All who wait for the same get the same answer.
+ *
  * Who the peer is comes from the kernel (SO_PEERCRED, SO_PEERGROUPS) as of its
  * connect(2).
  */
@@ -48,6 +51,8 @@ enum stream_kind {
 	STREAM_KIND_LOG,
 };
 
+#define NO_QUESTION (-1)
+
 struct client {
 	uv_pipe_t pipe;
 	uv_write_t write;
@@ -65,6 +70,7 @@ struct client {
 	size_t ahead; /* bytes read since all was handled */
 	uint64_t active_ms;
 	enum stream_kind stream;
+	int question; /* an answer of Tor is awaited; or NO_QUESTION */
 	bool status_due;
 	uint64_t log_next;
 	char in[4096];
@@ -195,6 +201,15 @@ static void call_get_log(struct client *c, const struct varlink_message *m)
 		c->stream = STREAM_KIND_LOG;
 }
 
+/* The reply follows when Tor has answered. */
+static void call_tor(struct client *c, enum tor_question question)
+{
+	if (tor_link_question(&c->server->engine->tor, question) < 0)
+		reply_error(c, CONTROLLER ".TorNotReady");
+	else if (!c->oneway)
+		c->question = (int)question;
+}
+
 static void call_controller(struct client *c, const struct varlink_message *m)
 {
 	struct engine *e = c->server->engine;
@@ -210,6 +225,12 @@ static void call_controller(struct client *c, const struct varlink_message *m)
 			c->stream = STREAM_KIND_STATUS;
 	} else if (!strcmp(m->method, "GetLog")) {
 		call_get_log(c, m);
+	} else if (!strcmp(m->method, "GetCircuits")) {
+		call_tor(c, TOR_QUESTION_CIRCUITS);
+	} else if (!strcmp(m->method, "GetEntries")) {
+		call_tor(c, TOR_QUESTION_ENTRIES);
+	} else if (!strcmp(m->method, "NewIdentity")) {
+		call_tor(c, TOR_QUESTION_NEW_IDENTITY);
 	} else if (!strcmp(m->method, "Stop")) {
 		log_notice("Stopping on request of uid %u.",
 			   (unsigned int)c->uid);
@@ -296,7 +317,8 @@ static void client_work(struct client *c)
 	int ret = 1;
 
 	while (c->server && !c->server->finishing && !c->writing && !c->last &&
-	       c->stream == STREAM_KIND_NONE && ret > 0) {
+	       c->stream == STREAM_KIND_NONE && c->question == NO_QUESTION &&
+	       ret > 0) {
 		struct varlink_message m = VARLINK_MESSAGE_NULL(m);
 
 		ret = varlink_next(c->codec, &m, &e);
@@ -415,6 +437,7 @@ static bool make_room(struct control_server *s, struct client *newcomer)
 		same_uid += c->uid == newcomer->uid;
 		strangers += !c->permitted;
 		if (c != newcomer && !c->writing &&
+		    c->question == NO_QUESTION &&
 		    c->stream == STREAM_KIND_NONE &&
 		    (!idle || c->active_ms < idle->active_ms))
 			idle = c;
@@ -441,6 +464,7 @@ static void on_connection(uv_stream_t *listener, int status)
 	}
 	c->pipe.data = c;
 	c->server = s;
+	c->question = NO_QUESTION;
 	c->next = s->first;
 	s->first = c;
 	s->n_clients++;
@@ -485,11 +509,32 @@ void control_server_status_changed(struct control_server *s)
 	}
 }
 
+void control_server_answer(struct control_server *s, enum tor_question question,
+			   json_t *parameters)
+{
+	struct client *next;
+
+	for (struct client *c = s->first; c; c = next) {
+		next = c->next;
+		if (c->question != (int)question)
+			continue;
+		c->question = NO_QUESTION;
+		if (parameters)
+			reply(c, json_incref(parameters), false);
+		else
+			reply_error(c, CONTROLLER ".TorNotReady");
+		client_flush(c);
+	}
+	json_decref(parameters);
+}
+
 void control_server_finish(struct control_server *s)
 {
 	struct client *next;
 
 	s->finishing = true;
+	for (int q = 0; q < TOR_QUESTION_COUNT; q++)
+		control_server_answer(s, (enum tor_question)q, NULL);
 	for (struct client *c = s->first; c; c = next) {
 		next = c->next;
 		c->status_due = true;

@@ -5,7 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <jansson.h>
 #include <uv.h>
+
+#include "tor/control.h"
 
 struct engine;
 struct client;
@@ -32,3 +35,8 @@ void control_server_close(struct control_server *s);
 
 void control_server_status_changed(struct control_server *s);
 void control_server_log_grew(struct control_server *s);
+
+/* Tor's answer to those who wait for it; @parameters, taken over, is NULL when
+ * there will be none. */
+void control_server_answer(struct control_server *s, enum tor_question question,
+			   json_t *parameters);

@@ -50,6 +50,14 @@ static json_t *alarms(const struct engine *e)
 	return array;
 }
 
+static json_t *traffic(const struct tor_bandwidth *b)
+{
+	return json_pack("{s:I, s:I, s:I, s:I}", "read", (json_int_t)b->read,
+			 "written", (json_int_t)b->written, "read_rate",
+			 (json_int_t)b->read_rate, "written_rate",
+			 (json_int_t)b->written_rate);
+}
+
 json_t *status_object(const struct engine *e)
 {
 	const struct torctl_bootstrap *b = &e->tor.bootstrap;
@@ -79,6 +87,9 @@ json_t *status_object(const struct engine *e)
 		json_object_set_new(
 			status, "accel",
 			json_string(vm_accel_name(e->vm.accel.current)));
+	if (e->tor.bandwidth.read || e->tor.bandwidth.written)
+		json_object_set_new(status, "traffic",
+				    traffic(&e->tor.bandwidth));
 	if (e->last_error[0])
 		json_object_set_new(status, "last_error",
 				    json_string(e->last_error));

@@ -21,12 +21,15 @@
 #include "base/log.h"
 #include "daemon/engine.h"
 #include "daemon/fds.h"
+#include "daemon/listing.h"
 #include "vm/fds.h"
 
 /* From connecting to a session that is ready, in ms. */
 #define ANSWER_TIMEOUT_MS 20000
 /* After an answer that ended a connection, in ms. */
 #define REFUSED_PAUSE_MS 1000
+/* Tor carries out SIGNAL NEWNYM once in this time (MAX_SIGNEWNYM_RATE). */
+#define NEW_IDENTITY_MS 10000
 
 /* What Tor's reason means to a person, and what can be done. */
 static const char *advice(const struct torctl_bootstrap *b)
@@ -160,7 +163,58 @@ static void on_relays(void *userdata, const struct tor_relays *relays)
 {
 	struct tor_link *t = userdata;
 
+	uv_timer_stop(&t->answer);
 	auditor_relays(&t->engine->auditor, relays);
+}
+
+/* Tor has answered; what is asked next is watched anew. */
+static void answered(struct tor_link *t, enum tor_question question,
+		     json_t *parameters)
+{
+	uv_timer_stop(&t->answer);
+	control_server_answer(&t->engine->control, question, parameters);
+}
+
+static void on_circuits(void *userdata, const struct tor_circuits *circuits)
+{
+	struct tor_link *t = userdata;
+
+	answered(
+		t, TOR_QUESTION_CIRCUITS,
+		listing_circuits(circuits, t->engine->cfg->bridge.use_bridges));
+}
+
+static void on_entries(void *userdata, const struct tor_entries *entries)
+{
+	answered(userdata, TOR_QUESTION_ENTRIES, listing_entries(entries));
+}
+
+static void on_new_identity(void *userdata)
+{
+	struct tor_link *t = userdata;
+	uint64_t now = uv_now(&t->engine->loop);
+
+	/* One that comes too early is kept until it is due. */
+	if (now >= t->new_identity_ms + NEW_IDENTITY_MS)
+		t->new_identity_ms = now;
+	else if (now >= t->new_identity_ms)
+		t->new_identity_ms += NEW_IDENTITY_MS;
+	answered(
+		t, TOR_QUESTION_NEW_IDENTITY,
+		json_pack("{s:i}", "wait", (int)tor_link_new_identity_wait(t)));
+}
+
+static void on_bandwidth(void *userdata, const struct tor_bandwidth *b)
+{
+	struct tor_link *t = userdata;
+	bool idle = b->read_rate == 0 && b->written_rate == 0 &&
+		    t->bandwidth.read_rate == 0 &&
+		    t->bandwidth.written_rate == 0 &&
+		    b->read == t->bandwidth.read;
+
+	t->bandwidth = *b;
+	if (!idle)
+		engine_changed(t->engine);
 }
 
 static void on_ready(void *userdata)
@@ -177,15 +231,28 @@ static const struct tor_control_callbacks callbacks = {
 	.circuit_established = on_circuit,
 	.clock_skew = on_clock_skew,
 	.relays = on_relays,
+	.circuits = on_circuits,
+	.entries = on_entries,
+	.new_identity = on_new_identity,
+	.bandwidth = on_bandwidth,
 	/* .log: the agent brings Tor's log, from its first line on. */
 };
+
+/* What was asked on this connection is not answered any more. */
+static void reset(struct tor_link *t)
+{
+	tor_control_reset(t->control);
+	for (int q = 0; q < TOR_QUESTION_COUNT; q++)
+		control_server_answer(&t->engine->control, (enum tor_question)q,
+				      NULL);
+}
 
 static void on_no_answer(uv_timer_t *timer)
 {
 	struct tor_link *t = timer->data;
 
 	log_debug("tor: no answer on the control port; connecting anew");
-	tor_control_reset(t->control);
+	reset(t);
 	stream_reopen(&t->stream);
 }
 
@@ -193,7 +260,7 @@ static void on_connected(void *userdata)
 {
 	struct tor_link *t = userdata;
 
-	tor_control_reset(t->control);
+	reset(t);
 	if (tor_control_connected(t->control) == 0)
 		stream_write(&t->stream, tor_control_output(t->control));
 	uv_timer_start(&t->answer, on_no_answer, ANSWER_TIMEOUT_MS, 0);
@@ -206,7 +273,7 @@ static void on_data(void *userdata, const char *data, size_t len)
 
 	if (tor_control_push(t->control, data, len, &e) < 0) {
 		log_warning("%s; connecting anew.", e.text);
-		tor_control_reset(t->control);
+		reset(t);
 		/* Not at once: a Tor that refuses would be asked in a loop. */
 		stream_close(&t->stream);
 		uv_timer_start(&t->answer, on_no_answer, REFUSED_PAUSE_MS, 0);
@@ -220,7 +287,7 @@ static void on_closed(void *userdata)
 {
 	struct tor_link *t = userdata;
 
-	tor_control_reset(t->control);
+	reset(t);
 	uv_timer_stop(&t->answer);
 }
 
@@ -234,7 +301,8 @@ static void forget(struct tor_link *t)
 {
 	t->bootstrap = (struct torctl_bootstrap){ 0 };
 	t->circuit_established = false;
-	tor_control_reset(t->control);
+	t->bandwidth = (struct tor_bandwidth){ 0 };
+	reset(t);
 	uv_timer_stop(&t->answer);
 	engine_changed(t->engine);
 }
@@ -264,13 +332,25 @@ void tor_link_lost(struct tor_link *t)
 	stream_close(&t->stream);
 }
 
-int tor_link_ask_relays(struct tor_link *t)
+int tor_link_question(struct tor_link *t, enum tor_question question)
 {
-	int r = tor_control_ask_relays(t->control);
+	int r = tor_control_ask(t->control, question);
 
-	if (r == 0)
-		stream_write(&t->stream, tor_control_output(t->control));
-	return r;
+	if (r < 0)
+		return r;
+	stream_write(&t->stream, tor_control_output(t->control));
+	if (!uv_is_active((uv_handle_t *)&t->answer))
+		uv_timer_start(&t->answer, on_no_answer, ANSWER_TIMEOUT_MS, 0);
+	return 0;
+}
+
+unsigned int tor_link_new_identity_wait(const struct tor_link *t)
+{
+	uint64_t now = uv_now(&t->engine->loop);
+
+	return t->new_identity_ms > now
+		       ? (unsigned int)((t->new_identity_ms - now + 999) / 1000)
+		       : 0;
 }
 
 void tor_link_ask(struct tor_link *t)

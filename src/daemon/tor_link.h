@@ -22,6 +22,8 @@ struct tor_link {
 	struct torctl_bootstrap said; /* what the last complaint was about */
 	bool circuit_established;
 	char version[64]; /* "": not told yet */
+	struct tor_bandwidth bandwidth;
+	uint64_t new_identity_ms; /* when Tor carries out the last; 0: none */
 };
 
 int tor_link_init(struct tor_link *t, struct engine *e);
@@ -34,9 +36,12 @@ void tor_link_close(struct tor_link *t);
 /* Tor has ended in the guest, which starts it again. */
 void tor_link_lost(struct tor_link *t);
 
-/* Asks Tor whom it is connected with; auditor_relays() follows. Return: 0, or a
- * negative errno: it cannot be asked now. */
-int tor_link_ask_relays(struct tor_link *t);
+/* Asks Tor; its answer goes to the auditor (relays) or to the clients that wait
+ * for it. Return: 0, or a negative errno: it cannot be asked now. */
+int tor_link_question(struct tor_link *t, enum tor_question question);
+
+/* Whole seconds until Tor builds new circuits for a new identity. */
+unsigned int tor_link_new_identity_wait(const struct tor_link *t);
 
 /* BOOTSTRAPPED once it is, or already is. */
 void tor_link_ask(struct tor_link *t);

@@ -858,6 +858,70 @@ class TorvmdTest(unittest.TestCase):
                               ("org.example.Nope", "InterfaceNotFound")):
             self.assertTrue(c.call(method)["error"].endswith(error))
 
+    def asks_tor(self, e, method, command, *answer):
+        """Calls, plays Tor, and returns the reply's parameters."""
+        c = e.client()
+        c.send("org.torvm.Controller." + method)
+        self.assertEqual(e.tor.read(), command)
+        e.tor.write(*[line + "\r" for line in answer])
+        return c.reply()["parameters"]
+
+    def test_circuits_entries_and_new_identity_are_asked_of_tor(self):
+        e = self.engine()
+        one = e.client()
+        self.assertEqual(one.call("org.torvm.Controller.GetCircuits")["error"],
+                         "org.torvm.Controller.TorNotReady")
+        e.to_running()
+        fp = "A" * 40
+        answer = ["250+circuit-status=", f"5 BUILT ${fp}~one PURPOSE=GENERAL", ".",
+                  "250-stream-status=9 SUCCEEDED 5 www.example:443", "250 OK",
+                  "250-ip-to-country/ipv4-available=0", "250 OK"]
+        got = self.asks_tor(e, "GetCircuits", "GETINFO circuit-status stream-status",
+                            *answer)
+        self.assertEqual(got["circuits"], [
+            {"id": "5", "status": "BUILT", "purpose": "GENERAL", "relays": [
+                {"bridge": False, "fingerprint": fp, "nickname": "one"}]}])
+        self.assertEqual(got["streams"], [
+            {"id": "9", "status": "SUCCEEDED", "circuit": "5",
+             "target": "www.example:443"}])
+        e.tor.expect("GETINFO ip-to-country/ipv4-available")
+        got = self.asks_tor(e, "GetEntries", "GETINFO entry-guards orconn-status",
+                            f"250-entry-guards=${fp}~one up",
+                            "250-orconn-status=192.0.2.1:443 LAUNCHED", "250 OK")
+        self.assertEqual(got["entries"], [
+            {"fingerprint": fp, "state": "up"},
+            {"address": "192.0.2.1:443", "state": "connecting"}])
+        got = self.asks_tor(e, "NewIdentity", "SIGNAL NEWNYM", "250 OK")
+        self.assertEqual(got, {"wait": 0})
+        got = self.asks_tor(e, "NewIdentity", "SIGNAL NEWNYM", "250 OK")
+        self.assertIn(got["wait"], range(1, 11))
+
+    def test_who_waits_for_tor_is_told_when_it_goes(self):
+        e = self.engine()
+        e.to_running()
+        c, other = e.client(), e.client()
+        c.send("org.torvm.Controller.GetCircuits")
+        c.send("org.torvm.Controller.GetStatus")
+        e.tor.expect("GETINFO circuit-status")
+        self.assertEqual(other.status()["state"], "Running")
+        e.agent.write("tor-exit 900 signal 11 1")
+        self.assertEqual(c.reply()["error"], "org.torvm.Controller.TorNotReady")
+        self.assertIn("status", c.reply()["parameters"])
+
+    def test_traffic_is_in_the_status(self):
+        e = self.engine()
+        e.to_running()
+        c = e.client()
+        self.assertNotIn("traffic", c.status())
+        c.send("org.torvm.Controller.WatchStatus", more=True)
+        e.tor.write("650 BW 1000 50\r", "650 BW 24 0\r")
+        while True:
+            traffic = c.reply()["parameters"]["status"].get("traffic", {})
+            if traffic.get("read") == 1024:
+                break
+        self.assertEqual(traffic, {"read": 1024, "written": 50, "read_rate": 24,
+                                   "written_rate": 0})
+
     def test_flood_does_no_harm(self):
         e = self.engine()
         e.to_running()

@@ -14,6 +14,8 @@
 	"250-status/bootstrap-phase=NOTICE BOOTSTRAP PROGRESS=5 TAG=conn " \
 	"SUMMARY=\"Connecting to a relay\"\r\n"                            \
 	"250-status/circuit-established=0\r\n"                             \
+	"250-traffic/read=1000\r\n"                                        \
+	"250-traffic/written=500\r\n"                                      \
 	"250 OK\r\n"
 
 struct seen {
@@ -26,6 +28,10 @@ struct seen {
 	char source[64];
 	char log[256];
 	enum torctl_severity severity;
+	int n_relays, n_circuits, n_entries, n_new_identity;
+	struct tor_circuits circuits;
+	struct tor_entries entries;
+	struct tor_bandwidth bandwidth;
 };
 
 static void on_ready(void *userdata)
@@ -77,11 +83,51 @@ static void on_log(void *userdata, enum torctl_severity severity,
 	strncat(s->log, "|", sizeof(s->log) - strlen(s->log) - 1);
 }
 
+static void on_relays(void *userdata, const struct tor_relays *relays)
+{
+	((struct seen *)userdata)->n_relays++;
+}
+
+static void on_circuits(void *userdata, const struct tor_circuits *circuits)
+{
+	struct seen *s = userdata;
+
+	s->n_circuits++;
+	s->circuits = *circuits;
+}
+
+static void on_entries(void *userdata, const struct tor_entries *entries)
+{
+	struct seen *s = userdata;
+
+	s->n_entries++;
+	s->entries = *entries;
+}
+
+static void on_new_identity(void *userdata)
+{
+	((struct seen *)userdata)->n_new_identity++;
+}
+
+static void on_bandwidth(void *userdata, const struct tor_bandwidth *b)
+{
+	((struct seen *)userdata)->bandwidth = *b;
+}
+
 static int setup(void **state)
 {
 	static const struct tor_control_callbacks cb = {
-		on_ready,      on_version, on_bootstrap, on_circuit,
-		on_clock_skew, NULL,       on_log,
+		.ready = on_ready,
+		.version = on_version,
+		.bootstrap = on_bootstrap,
+		.circuit_established = on_circuit,
+		.clock_skew = on_clock_skew,
+		.relays = on_relays,
+		.circuits = on_circuits,
+		.entries = on_entries,
+		.new_identity = on_new_identity,
+		.bandwidth = on_bandwidth,
+		.log = on_log,
 	};
 	struct seen *s = calloc(1, sizeof(*s));
 
@@ -132,10 +178,11 @@ static void it_subscribes_before_it_asks(void **state)
 	assert_output(s, "AUTHENTICATE\r\n");
 	assert_int_equal(push(s, "250 OK\r\n"), 0);
 	assert_output(s, "SETEVENTS STATUS_CLIENT STATUS_GENERAL NOTICE WARN "
-			 "ERR\r\n");
+			 "ERR BW\r\n");
 	assert_int_equal(push(s, "250 OK\r\n"), 0);
 	assert_output(s, "GETINFO version status/bootstrap-phase "
-			 "status/circuit-established\r\n");
+			 "status/circuit-established traffic/read "
+			 "traffic/written\r\n");
 	assert_int_equal(s->n_ready, 0);
 	assert_int_equal(push(s, INFO_REPLY), 0);
 	assert_int_equal(s->n_ready, 1);
@@ -227,6 +274,110 @@ static void a_reset_forgets_what_was_reported(void **state)
 	assert_int_equal(s->n_version, 2);
 }
 
+#define FP "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+static void questions_are_asked_in_turn(void **state)
+{
+	struct seen *s = *state;
+
+	assert_int_equal(tor_control_ask(s->c, TOR_QUESTION_RELAYS), -EAGAIN);
+	make_ready(s);
+	assert_int_equal(tor_control_ask(s->c, TOR_QUESTION_CIRCUITS), 0);
+	assert_output(s, "GETINFO circuit-status stream-status\r\n");
+	assert_int_equal(tor_control_ask(s->c, TOR_QUESTION_NEW_IDENTITY), 0);
+	assert_int_equal(tor_control_ask(s->c, TOR_QUESTION_ENTRIES), 0);
+	assert_int_equal(tor_control_ask(s->c, TOR_QUESTION_ENTRIES), 0);
+	assert_output(s, "");
+	assert_int_equal(push(s, "250+circuit-status=\r\n"
+				 "7 BUILT $" FP "~one PURPOSE=GENERAL\r\n"
+				 "8 LAUNCHED PURPOSE=GENERAL\r\n.\r\n"
+				 "250-stream-status=3 NEW 0 a:1\r\n"
+				 "250 OK\r\n"),
+			 0);
+	assert_output(s, "GETINFO ip-to-country/ipv4-available\r\n");
+	assert_int_equal(
+		push(s, "250-ip-to-country/ipv4-available=0\r\n250 OK\r\n"), 0);
+	assert_int_equal(s->n_circuits, 1);
+	assert_int_equal(s->circuits.n_circuits, 2);
+	assert_int_equal(s->circuits.n_streams, 1);
+	assert_output(s, "GETINFO entry-guards orconn-status\r\n");
+	assert_int_equal(push(s, "250-entry-guards=$" FP "~one up\r\n"
+				 "250-orconn-status=\r\n250 OK\r\n"),
+			 0);
+	assert_int_equal(s->n_entries, 1);
+	assert_int_equal(s->entries.n_entries, 1);
+	assert_output(s, "SIGNAL NEWNYM\r\n");
+	assert_int_equal(push(s, "250 OK\r\n"), 0);
+	assert_int_equal(s->n_new_identity, 1);
+	assert_output(s, "");
+	assert_int_equal(push(s, "250 OK\r\n"), -EBADMSG);
+}
+
+static void countries_are_asked_for_where_they_are_known(void **state)
+{
+	struct seen *s = *state;
+
+	make_ready(s);
+	assert_int_equal(tor_control_ask(s->c, TOR_QUESTION_CIRCUITS), 0);
+	assert_int_equal(
+		push(s, "250-circuit-status=7 BUILT $" FP "~one,"
+			"$BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB~two,"
+			"$CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC~three\r\n"
+			"250-stream-status=\r\n250 OK\r\n"
+			"250-ip-to-country/ipv4-available=1\r\n250 OK\r\n"),
+		0);
+	buffer_clear(tor_control_output(s->c));
+	/* The first is not known, the second has no country. */
+	assert_int_equal(
+		push(s, "552 Unrecognized key\r\n"
+			"250+ns/id/B=\r\nr two xxx yyy 2026-11-24 17:00:00 "
+			"192.0.2.7 9001 0\r\ns Fast\r\n.\r\n250 OK\r\n"
+			"250-ip-to-country/192.0.2.7=??\r\n250 OK\r\n"),
+		0);
+	assert_int_equal(
+		push(s, "250+ns/id/C=\r\nr three xxx yyy 2026-11-24 17:00:00 "
+			"192.0.2.8 9001 0\r\n.\r\n250 OK\r\n"
+			"250-ip-to-country/192.0.2.8=de\r\n250 OK\r\n"),
+		0);
+	assert_output(s,
+		      "GETINFO ns/id/BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB"
+		      "\r\nGETINFO ip-to-country/192.0.2.7\r\n"
+		      "GETINFO ns/id/CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC"
+		      "\r\nGETINFO ip-to-country/192.0.2.8\r\n");
+	assert_int_equal(s->n_circuits, 1);
+	assert_string_equal(s->circuits.relays[0].country, "");
+	assert_string_equal(s->circuits.relays[1].country, "");
+	assert_string_equal(s->circuits.relays[2].country, "de");
+}
+
+static void bandwidth_is_added_up(void **state)
+{
+	struct seen *s = *state;
+
+	make_ready(s);
+	assert_int_equal(push(s, "650 BW 10 5\r\n650 BW 7 0 1 2\r\n"), 0);
+	assert_int_equal(s->bandwidth.read, 1017);
+	assert_int_equal(s->bandwidth.written, 505);
+	assert_int_equal(s->bandwidth.read_rate, 7);
+	assert_int_equal(s->bandwidth.written_rate, 0);
+	assert_int_equal(push(s, "650 BW 1\r\n"), -EBADMSG);
+	assert_int_equal(push(s, "650 BW x 1\r\n"), -EBADMSG);
+}
+
+static void a_reset_forgets_questions(void **state)
+{
+	struct seen *s = *state;
+
+	make_ready(s);
+	assert_int_equal(tor_control_ask(s->c, TOR_QUESTION_RELAYS), 0);
+	assert_int_equal(tor_control_ask(s->c, TOR_QUESTION_ENTRIES), 0);
+	tor_control_reset(s->c);
+	assert_int_equal(tor_control_connected(s->c), 0);
+	make_ready(s);
+	assert_output(s, "");
+	assert_int_equal(s->n_relays + s->n_entries, 0);
+}
+
 int main(void)
 {
 #define with(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -236,6 +387,10 @@ int main(void)
 		with(clock_skew_and_log),
 		with(refusals_have_a_sentence),
 		with(a_reset_forgets_what_was_reported),
+		with(questions_are_asked_in_turn),
+		with(countries_are_asked_for_where_they_are_known),
+		with(bandwidth_is_added_up),
+		with(a_reset_forgets_questions),
 	};
 
 	return cmocka_run_group_tests_name("tor-control", tests, NULL, NULL);

@@ -7,9 +7,16 @@
  *	SETEVENTS ...		first the subscription,
  *	GETINFO ...		then the present: nothing falls in between
  *
- * Later, when asked for, GETINFO orconn-status and then, for each relay it
- * names, GETINFO ns/id/FINGERPRINT: its addresses. Tor may not know a relay
- * (any more); that is no fault.
+ * Later, questions, in turn:
+ *
+ *	relays		GETINFO orconn-status, then, for each relay it names,
+ *			GETINFO ns/id/FINGERPRINT: its addresses. Tor may not
+ *			know a relay (any more); that is no fault.
+ *	circuits	GETINFO circuit-status stream-status, then, if Tor has
+ *			GeoIP data, GETINFO ns/id/FINGERPRINT and
+ *			ip-to-country/ADDRESS for each relay
+ *	entries		GETINFO entry-guards orconn-status
+ *	new identity	SIGNAL NEWNYM
  *
  * Events are understood in any phase. Changes are reported once: what GETINFO
  * repeats is compared with what was said last. An event that we asked for and
@@ -17,13 +24,16 @@
  */
 #include "tor/control.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
 #include "proto/text.h"
 
-#define EVENTS "STATUS_CLIENT STATUS_GENERAL NOTICE WARN ERR"
-#define INFO "version status/bootstrap-phase status/circuit-established"
+#define EVENTS "STATUS_CLIENT STATUS_GENERAL NOTICE WARN ERR BW"
+#define INFO                                                                 \
+	"version status/bootstrap-phase status/circuit-established traffic/" \
+	"read traffic/written"
 
 /* Which answer is awaited. */
 enum phase {
@@ -35,6 +45,12 @@ enum phase {
 	/* From here on the session is ready, too. */
 	PHASE_CONNECTIONS,
 	PHASE_RELAY,
+	PHASE_CIRCUITS,
+	PHASE_GEOIP,
+	PHASE_HOP,
+	PHASE_COUNTRY,
+	PHASE_ENTRIES,
+	PHASE_NEW_IDENTITY,
 };
 
 struct tor_control {
@@ -48,8 +64,12 @@ struct tor_control {
 	bool bootstrap_known;
 	bool circuit, circuit_known;
 	char version[64];
-	struct tor_relays relays; /* as far as they have been told */
-	size_t next_relay;
+	struct tor_bandwidth bandwidth;
+	unsigned int asked; /* a bit for each question that waits */
+	/* Answers, as far as they have been told. */
+	struct tor_relays relays;
+	struct tor_circuits circuits;
+	size_t next_relay; /* of either */
 };
 
 struct tor_control *tor_control_new(const struct tor_control_callbacks *cb,
@@ -90,6 +110,8 @@ void tor_control_reset(struct tor_control *c)
 	c->phase = PHASE_CLOSED;
 	c->bootstrap_known = c->circuit_known = false;
 	c->version[0] = '\0';
+	c->bandwidth = (struct tor_bandwidth){ 0 };
+	c->asked = 0;
 }
 
 bool tor_control_is_ready(const struct tor_control *c)
@@ -193,6 +215,18 @@ static void report_log(struct tor_control *c, enum torctl_severity severity,
 		c->cb.log(c->userdata, severity, clean);
 }
 
+/* A number of bytes, far below what 64 bits hold. */
+static int parse_bytes(const char *text, const char **ret_end, uint64_t *ret)
+{
+	size_t n = strspn(text, "0123456789");
+
+	if (n < 1 || n > 18)
+		return -EBADMSG;
+	*ret = strtoull(text, NULL, 10);
+	*ret_end = text + n;
+	return 0;
+}
+
 /* A message of several lines comes as data; each line is reported. */
 static void handle_log(struct tor_control *c, enum torctl_severity severity,
 		       const struct torctl_line *line, const char *text)
@@ -208,6 +242,25 @@ static void handle_log(struct tor_control *c, enum torctl_severity severity,
 			report_log(c, severity, one);
 }
 
+/* "READ WRITTEN" and, from later versions maybe, more. */
+static int handle_bandwidth(struct tor_control *c, const char *text)
+{
+	struct tor_bandwidth *b = &c->bandwidth;
+	uint64_t read, written;
+
+	if (parse_bytes(text, &text, &read) < 0 || *text != ' ' ||
+	    parse_bytes(text + 1, &text, &written) < 0 ||
+	    (*text != ' ' && *text != '\0'))
+		return -EBADMSG;
+	b->read_rate = read;
+	b->written_rate = written;
+	b->read += read;
+	b->written += written;
+	if (c->cb.bandwidth)
+		c->cb.bandwidth(c->userdata, b);
+	return 0;
+}
+
 static int handle_event(struct tor_control *c, const struct torctl_reply *reply)
 {
 	const struct torctl_line *line = &reply->lines[0];
@@ -219,6 +272,8 @@ static int handle_event(struct tor_control *c, const struct torctl_reply *reply)
 	if (!strncmp(line->text, "STATUS_CLIENT ", len + 1) ||
 	    !strncmp(line->text, "STATUS_GENERAL ", len + 1))
 		return handle_status(c, rest);
+	if (!strncmp(line->text, "BW ", len + 1))
+		return handle_bandwidth(c, rest);
 	severity = torctl_severity_from_name(line->text, len);
 	if (severity < 0)
 		return -EBADMSG;
@@ -231,7 +286,9 @@ static int handle_info(struct tor_control *c, const struct torctl_reply *reply)
 {
 	static const char version[] = "version=",
 			  phase[] = "status/bootstrap-phase=",
-			  circuit[] = "status/circuit-established=";
+			  circuit[] = "status/circuit-established=",
+			  read[] = "traffic/read=",
+			  written[] = "traffic/written=";
 
 	for (size_t i = 0; i + 1 < reply->n_lines; i++) {
 		const char *text = reply->lines[i].text;
@@ -246,6 +303,14 @@ static int handle_info(struct tor_control *c, const struct torctl_reply *reply)
 			report_bootstrap(c, &b);
 		} else if (!strncmp(text, circuit, strlen(circuit))) {
 			report_circuit(c, !strcmp(text + strlen(circuit), "1"));
+		} else if (!strncmp(text, read, strlen(read))) {
+			if (parse_bytes(text + strlen(read), &text,
+					&c->bandwidth.read) < 0)
+				return -EBADMSG;
+		} else if (!strncmp(text, written, strlen(written))) {
+			if (parse_bytes(text + strlen(written), &text,
+					&c->bandwidth.written) < 0)
+				return -EBADMSG;
 		} else {
 			return -EBADMSG;
 		}
@@ -253,11 +318,65 @@ static int handle_info(struct tor_control *c, const struct torctl_reply *reply)
 	return 0;
 }
 
-int tor_control_ask_relays(struct tor_control *c)
+/* Sends the next question, if none is being answered. */
+static int ask_next(struct tor_control *c)
 {
-	if (c->phase != PHASE_READY)
-		return -EBUSY;
-	return ask(c, PHASE_CONNECTIONS, "GETINFO orconn-status");
+	static const struct {
+		enum phase phase;
+		const char *command;
+	} questions[] = {
+		[TOR_QUESTION_RELAYS] = { PHASE_CONNECTIONS,
+					  "GETINFO orconn-status" },
+		[TOR_QUESTION_CIRCUITS] = { PHASE_CIRCUITS,
+					    "GETINFO circuit-status "
+					    "stream-status" },
+		[TOR_QUESTION_ENTRIES] = { PHASE_ENTRIES,
+					   "GETINFO entry-guards "
+					   "orconn-status" },
+		[TOR_QUESTION_NEW_IDENTITY] = { PHASE_NEW_IDENTITY,
+						"SIGNAL NEWNYM" },
+	};
+	_Static_assert(ARRAY_SIZE(questions) == TOR_QUESTION_COUNT,
+		       "questions");
+
+	for (int q = 0; q < TOR_QUESTION_COUNT; q++) {
+		if (c->phase != PHASE_READY || !(c->asked & (1u << q)))
+			continue;
+		c->asked &= ~(1u << q);
+		return ask(c, questions[q].phase, questions[q].command);
+	}
+	return 0;
+}
+
+int tor_control_ask(struct tor_control *c, enum tor_question question)
+{
+	if (!tor_control_is_ready(c))
+		return -EAGAIN;
+	c->asked |= 1u << question;
+	return ask_next(c);
+}
+
+/* The question at hand is answered. */
+static int done(struct tor_control *c)
+{
+	c->phase = PHASE_READY;
+	return ask_next(c);
+}
+
+/* The value of line @i; one of several lines comes as data, others behind the
+ * key. NULL: there is none. */
+static const char *value_of(const struct torctl_reply *reply, size_t i)
+{
+	const char *equals;
+
+	if (reply->status != 250)
+		return "";
+	if (i >= reply->n_lines)
+		return NULL;
+	equals = strchr(reply->lines[i].text, '=');
+	if (!equals)
+		return NULL;
+	return reply->lines[i].data ? reply->lines[i].data : equals + 1;
 }
 
 static int next_relay(struct tor_control *c)
@@ -267,23 +386,18 @@ static int next_relay(struct tor_control *c)
 		return torctl_command(&c->out, "GETINFO ns/id/%s",
 				      c->relays.fingerprints[c->next_relay++]);
 	}
-	c->phase = PHASE_READY;
 	if (c->cb.relays)
 		c->cb.relays(c->userdata, &c->relays);
-	return 0;
+	return done(c);
 }
 
-/* A value of several lines comes as data, others behind the key. */
 static int handle_relays(struct tor_control *c,
 			 const struct torctl_reply *reply)
 {
-	const struct torctl_line *line = &reply->lines[0];
-	const char *value = strchr(line->text, '=');
-	bool known = reply->status == 250;
+	const char *value = value_of(reply, 0);
 
-	if (known && !value)
+	if (!value)
 		return -EBADMSG;
-	value = !known ? "" : line->data ? line->data : value + 1;
 	if (c->phase == PHASE_CONNECTIONS) {
 		tor_relays_from_connections(value, &c->relays);
 		c->next_relay = 0;
@@ -293,17 +407,114 @@ static int handle_relays(struct tor_control *c,
 	return next_relay(c);
 }
 
+static int report_circuits(struct tor_control *c)
+{
+	if (c->cb.circuits)
+		c->cb.circuits(c->userdata, &c->circuits);
+	return done(c);
+}
+
+static int next_hop(struct tor_control *c)
+{
+	if (c->next_relay == c->circuits.n_relays)
+		return report_circuits(c);
+	c->phase = PHASE_HOP;
+	return torctl_command(&c->out, "GETINFO ns/id/%s",
+			      c->circuits.relays[c->next_relay].fingerprint);
+}
+
+static int handle_circuits(struct tor_control *c,
+			   const struct torctl_reply *reply)
+{
+	const char *circuits = value_of(reply, 0);
+	const char *streams = value_of(reply, 1);
+
+	if (!circuits || !streams)
+		return -EBADMSG;
+	tor_circuits_parse(circuits, &c->circuits);
+	tor_streams_parse(streams, &c->circuits);
+	c->next_relay = 0;
+	return ask(c, PHASE_GEOIP, "GETINFO ip-to-country/ipv4-available");
+}
+
+static int handle_geoip(struct tor_control *c, const struct torctl_reply *reply)
+{
+	const char *value = value_of(reply, 0);
+
+	if (!value)
+		return -EBADMSG;
+	return !strcmp(value, "1") ? next_hop(c) : report_circuits(c);
+}
+
+/* The address of a relay; what comes next is its country. */
+static int handle_hop(struct tor_control *c, const struct torctl_reply *reply)
+{
+	const char *value = value_of(reply, 0);
+	struct tor_relays one = { 0 };
+	char text[ENDPOINT_TEXT_MAX], *colon;
+
+	if (!value)
+		return -EBADMSG;
+	tor_relays_add(&one, value);
+	if (one.n_endpoints == 0) {
+		c->next_relay++;
+		return next_hop(c);
+	}
+	endpoint_format(&one.endpoints[0], text);
+	colon = strrchr(text, ':');
+	if (colon)
+		*colon = '\0';
+	c->phase = PHASE_COUNTRY;
+	return torctl_command(&c->out, "GETINFO ip-to-country/%s", text);
+}
+
+static int handle_country(struct tor_control *c,
+			  const struct torctl_reply *reply)
+{
+	struct tor_hop_relay *relay = &c->circuits.relays[c->next_relay++];
+	const char *value = value_of(reply, 0);
+
+	if (!value)
+		return -EBADMSG;
+	/* "??" is what Tor calls a country it does not know. */
+	if (strlen(value) == 2 && islower((unsigned char)value[0]) &&
+	    islower((unsigned char)value[1]))
+		str_copy(relay->country, sizeof(relay->country), value);
+	return next_hop(c);
+}
+
+static int handle_entries(struct tor_control *c,
+			  const struct torctl_reply *reply)
+{
+	const char *guards = value_of(reply, 0);
+	const char *connections = value_of(reply, 1);
+	struct tor_entries entries;
+
+	if (!guards || !connections)
+		return -EBADMSG;
+	tor_entries_parse(guards, connections, &entries);
+	if (c->cb.entries)
+		c->cb.entries(c->userdata, &entries);
+	return done(c);
+}
+
+/* Whether Tor may answer the question at hand with "I do not know". */
+static bool may_be_unknown(enum phase phase)
+{
+	return phase == PHASE_RELAY || phase == PHASE_HOP ||
+	       phase == PHASE_GEOIP || phase == PHASE_COUNTRY;
+}
+
 static int handle_answer(struct tor_control *c,
 			 const struct torctl_reply *reply, struct error *e)
 {
 	char text[128];
 	int r;
 
-	/* 552: no such relay; 551: no consensus. */
-	if (c->phase == PHASE_RELAY &&
-	    (reply->status == 552 || reply->status == 551))
-		return handle_relays(c, reply);
-	if (reply->status != 250) {
+	/* 552: no such relay; 551: no consensus, no GeoIP data. */
+	if (reply->status != 250 &&
+	    !(may_be_unknown(c->phase) &&
+	      (reply->status == 552 || reply->status == 551))) {
 		text_copy(text, sizeof(text), reply->lines[0].text);
 		return error_set(
 			e, c->phase == PHASE_AUTHENTICATE ? -EACCES : -EPROTO,
@@ -318,12 +529,23 @@ static int handle_answer(struct tor_control *c,
 		r = handle_info(c, reply);
 		if (r < 0)
 			return r;
+		if (c->cb.bandwidth)
+			c->cb.bandwidth(c->userdata, &c->bandwidth);
 		c->phase = PHASE_READY;
 		if (c->cb.ready)
 			c->cb.ready(c->userdata);
 		return 0;
 	case PHASE_CONNECTIONS:
 	case PHASE_RELAY: return handle_relays(c, reply);
+	case PHASE_CIRCUITS: return handle_circuits(c, reply);
+	case PHASE_GEOIP: return handle_geoip(c, reply);
+	case PHASE_HOP: return handle_hop(c, reply);
+	case PHASE_COUNTRY: return handle_country(c, reply);
+	case PHASE_ENTRIES: return handle_entries(c, reply);
+	case PHASE_NEW_IDENTITY:
+		if (c->cb.new_identity)
+			c->cb.new_identity(c->userdata);
+		return done(c);
 	case PHASE_CLOSED:
 	case PHASE_READY: break;
 	}

@@ -15,9 +15,25 @@
 #include "base/error.h"
 #include "proto/buffer.h"
 #include "proto/torctl.h"
+#include "tor/circuits.h"
 #include "tor/relays.h"
 
 struct tor_control;
+
+/* Bytes. */
+struct tor_bandwidth {
+	uint64_t read_rate, written_rate; /* of the last second */
+	uint64_t read, written;           /* since Tor was started */
+};
+
+/* What Tor can be asked while the session is ready. */
+enum tor_question {
+	TOR_QUESTION_RELAYS,       /* whom it is connected with, by address */
+	TOR_QUESTION_CIRCUITS,     /* circuits and streams */
+	TOR_QUESTION_ENTRIES,      /* guards or bridges */
+	TOR_QUESTION_NEW_IDENTITY, /* a demand: SIGNAL NEWNYM */
+	TOR_QUESTION_COUNT,
+};
 
 /* Called from tor_control_push() only. A callback must not free or reset the
  * session. All may be NULL. Texts are valid during the
@@ -31,8 +47,14 @@ struct tor_control_callbacks {
 	void (*circuit_established)(void *userdata, bool established);
 	/* @seconds: positive, the guest's clock is ahead. */
 	void (*clock_skew)(void *userdata, int64_t seconds, const char *source);
-	/* The answer to tor_control_ask_relays(). */
+	/* The answers to tor_control_ask(). */
 	void (*relays)(void *userdata, const struct tor_relays *relays);
+	void (*circuits)(void *userdata, const struct tor_circuits *circuits);
+	void (*entries)(void *userdata, const struct tor_entries *entries);
+	void (*new_identity)(void *userdata);
+	/* At first, then each second: bytes in the last one, and since Tor was
+	 * started. */
+	void (*bandwidth)(void *userdata, const struct tor_bandwidth *b);
 	/* Tor's own log: NOTICE, WARN, ERR. */
 	void (*log)(void *userdata, enum torctl_severity severity,
 		    const char *text);
@@ -63,12 +85,13 @@ int tor_control_push(struct tor_control *c, const void *data, size_t len,
 bool tor_control_is_ready(const struct tor_control *c);
 
 /**
- * tor_control_ask_relays() - Ask Tor whom it is connected with
+ * tor_control_ask() - Ask Tor something, after what it was asked before
  *
- * Return: 0: `relays` will be called; -EBUSY: not ready, or asked already;
- * -ENOMEM
+ * Asked again while it waits for its turn, it is asked once. A session that is
+ * reset forgets all questions. Return: 0: the callback will be called; -EAGAIN:
+ * the session is not ready; -ENOMEM
  */
-int tor_control_ask_relays(struct tor_control *c);
+int tor_control_ask(struct tor_control *c, enum tor_question question);
 
 /* Bytes to be written to Tor. */
 struct buffer *tor_control_output(struct tor_control *c);

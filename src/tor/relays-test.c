@@ -110,15 +110,14 @@ static void session(void **state)
 	struct tor_control *c = tor_control_new(&cb, NULL);
 	size_t len;
 
-	assert_int_equal(tor_control_ask_relays(c), -EBUSY);
+	assert_int_equal(tor_control_ask(c, TOR_QUESTION_RELAYS), -EAGAIN);
 	tor_control_connected(c);
 	push(c, "250 OK\r\n250 OK\r\n250-version=0.4.9.1\r\n250 OK\r\n");
 	buffer_peek(tor_control_output(c), &len);
 	buffer_consume(tor_control_output(c), len);
 
-	assert_int_equal(tor_control_ask_relays(c), 0);
+	assert_int_equal(tor_control_ask(c, TOR_QUESTION_RELAYS), 0);
 	assert_asked(c, "GETINFO orconn-status\r\n");
-	assert_int_equal(tor_control_ask_relays(c), -EBUSY);
 	assert_true(tor_control_is_ready(c));
 	push(c, "250+orconn-status=\r\n$" FP_A "~guard CONNECTED\r\n"
 		"$" FP_B "~gone CONNECTED\r\n.\r\n250 OK\r\n");
@@ -133,12 +132,12 @@ static void session(void **state)
 	assert_int_equal(told.n_unknown, 1);
 
 	/* One connection comes on one line; none as nothing. */
-	assert_int_equal(tor_control_ask_relays(c), 0);
+	assert_int_equal(tor_control_ask(c, TOR_QUESTION_RELAYS), 0);
 	assert_asked(c, "GETINFO orconn-status\r\n");
 	push(c, "250-orconn-status=192.0.2.9:443 LAUNCHED\r\n250 OK\r\n");
 	assert_int_equal(n_told, 2);
 	assert_endpoint(&told, 0, "192.0.2.9:443");
-	assert_int_equal(tor_control_ask_relays(c), 0);
+	assert_int_equal(tor_control_ask(c, TOR_QUESTION_RELAYS), 0);
 	push(c, "250-orconn-status=\r\n250 OK\r\n");
 	assert_int_equal(n_told, 3);
 	assert_int_equal(told.n_endpoints + told.n_unknown, 0);

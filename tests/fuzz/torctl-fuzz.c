@@ -50,6 +50,47 @@ static void on_relays(void *userdata, const struct tor_relays *relays)
 	mix(userdata, relays, sizeof(*relays));
 }
 
+static void on_circuits(void *userdata, const struct tor_circuits *circuits)
+{
+	must(circuits->n_circuits <= TOR_CIRCUITS_MAX);
+	must(circuits->n_streams <= TOR_STREAMS_MAX);
+	for (size_t i = 0; i < circuits->n_circuits; i++) {
+		const struct tor_circuit *c = &circuits->circuits[i];
+
+		must(is_printable(c->id) && is_printable(c->status));
+		must(is_printable(c->purpose) && is_printable(c->created));
+		must(c->n_hops <= TOR_HOPS_MAX);
+		for (size_t k = 0; k < c->n_hops; k++)
+			must(c->hops[k] < circuits->n_relays);
+		mix(userdata, c->id, strlen(c->id));
+	}
+	for (size_t i = 0; i < circuits->n_relays; i++)
+		must(is_printable(circuits->relays[i].nickname) &&
+		     strlen(circuits->relays[i].fingerprint) ==
+			     TOR_FINGERPRINT_SIZE - 1);
+	for (size_t i = 0; i < circuits->n_streams; i++)
+		must(is_printable(circuits->streams[i].target));
+}
+
+static void on_entries(void *userdata, const struct tor_entries *entries)
+{
+	must(entries->n_entries <= TOR_ENTRIES_MAX);
+	for (size_t i = 0; i < entries->n_entries; i++)
+		must(is_printable(entries->entries[i].state) &&
+		     is_printable(entries->entries[i].address));
+	mix(userdata, entries, sizeof(*entries));
+}
+
+static void on_new_identity(void *userdata)
+{
+	mix(userdata, "n", 1);
+}
+
+static void on_bandwidth(void *userdata, const struct tor_bandwidth *b)
+{
+	mix(userdata, b, sizeof(*b));
+}
+
 static const struct tor_control_callbacks callbacks = {
 	.ready = on_ready,
 	.version = on_version,
@@ -57,6 +98,10 @@ static const struct tor_control_callbacks callbacks = {
 	.circuit_established = on_circuit,
 	.clock_skew = on_clock_skew,
 	.relays = on_relays,
+	.circuits = on_circuits,
+	.entries = on_entries,
+	.new_identity = on_new_identity,
+	.bandwidth = on_bandwidth,
 	.log = on_log,
 };
 
@@ -72,13 +117,19 @@ static uint64_t run(const uint8_t *data, size_t size, size_t piece)
 				     size - at < piece ? size - at : piece,
 				     NULL);
 	mix(&hash, &r, sizeof(r));
-	/* The same bytes once more, as the answer to the auditor's question. */
-	if (tor_control_ask_relays(c) == 0)
+	/* The same bytes once more, as the answers to all questions, each of
+	 * them being the first once. */
+	for (int first = 0; first < TOR_QUESTION_COUNT; first++) {
+		if (tor_control_ask(c, (enum tor_question)first) < 0)
+			break;
+		for (int q = 0; q < TOR_QUESTION_COUNT; q++)
+			tor_control_ask(c, (enum tor_question)q);
 		for (size_t at = 0; at < size && r == 0; at += piece)
 			r = tor_control_push(
 				c, data + at,
 				size - at < piece ? size - at : piece, NULL);
-	mix(&hash, &r, sizeof(r));
+		mix(&hash, &r, sizeof(r));
+	}
 	tor_control_free(c);
 	return hash;
 }

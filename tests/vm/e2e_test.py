@@ -392,6 +392,118 @@ def the_guest_protects_itself_and_the_host(t):
     expect(done.out.strip() in exits(t.lab), "SocksPort: %s" % done)
 
 
+HOLD = (
+    "import socket, sys\n"
+    "s = socket.create_connection(('203.0.113.10', 80), 60)\n"
+    "print('connected', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+class Held:
+    """A connection through Tor that stays until the end of a with."""
+
+    def __init__(self, t):
+        self.process = t.lab.popen(
+            "host",
+            [sys.executable, "-c", HOLD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+        )
+
+    def __enter__(self):
+        expect(self.process.stdout.readline(), "no connection through Tor")
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+        self.process.stdout.close()
+
+
+def circuits(t):
+    done = t.torvm("circuits", "--json")
+    expect(done.code == 0, "circuits: %s" % done)
+    return json.loads(done.out)
+
+
+def held_circuits(t, count):
+    """The circuits of the held connections, in the order in which they began."""
+
+    def carried():
+        streams = [
+            s
+            for s in circuits(t)["streams"]
+            if s["target"] == "203.0.113.10:80" and s["status"] == "SUCCEEDED"
+        ]
+        streams.sort(key=lambda s: int(s["id"]))
+        return [s["circuit"] for s in streams] if len(streams) == count else None
+
+    return wait_for("%d held streams" % count, carried, 30, 0.2)
+
+
+@cases.case
+def circuits_bandwidth_and_newnym(t):
+    t.ensure_running()
+    with Held(t):
+        before = t.status()["traffic"]["read"]
+        page_through_tor(t)
+        wait_for(
+            "bandwidth", lambda: t.status()["traffic"]["read"] > before + 500, 30, 0.2
+        )
+        (first,) = held_circuits(t, 1)
+        circuit = [c for c in circuits(t)["circuits"] if c["id"] == first]
+        expect(circuit and circuit[0]["status"] == "BUILT", "circuit: %s" % circuit)
+        relays = circuit[0]["relays"]
+        expect(len(relays) == 3, "hops: %s" % relays)
+        expect(all(len(r["fingerprint"]) == 40 for r in relays), "hops: %s" % relays)
+        done = t.torvm("circuits")
+        expect("203.0.113.10:80" in done.out, "circuits: %s" % done)
+        start = time.monotonic()
+        for _ in range(2):
+            done = t.torvm("newnym")
+            expect(done.code == 0, "newnym: %s" % done)
+        if time.monotonic() - start < 8:
+            told = re.match(r"In (\d|10) s: ", done.out)
+            expect(told, "the second newnym: %s" % done)
+        with Held(t):
+            before, after = held_circuits(t, 2)
+            expect(before == first != after, "the old circuit is used: %s" % after)
+
+
+@cases.case
+def bridges_of_the_configuration_are_edited(t):
+    def bridges(*args, **kwargs):
+        done = t.run(TORVM, "bridges", *args, "--config", t.config_path, **kwargs)
+        expect(done.code == 0, "bridges %s: %s" % (args, done))
+        return done.out
+
+    t.configure()
+    try:
+        with open(t.config_path, encoding="utf-8") as f:
+            before = json.load(f)
+        with tempfile.TemporaryFile("w+") as pasted:
+            pasted.write("# two\nBridge 192.0.2.1:443 %s\n192.0.2.2:9\n" % ("A" * 40))
+            pasted.seek(0)
+            bridges("add", stdin=pasted)
+        expect("192.0.2.1:443" in bridges("list"), "not in the list")
+        bridges("use", "plain")
+        done = t.run(TORVM, "config", "check", t.config_path)
+        expect(done.code == 0, "config check: %s" % done)
+        bridges("use", "none")
+        bridges("remove", "2")
+        bridges("remove", "1")
+        with open(t.config_path, encoding="utf-8") as f:
+            after = json.load(f)
+        bridge = after.pop("bridge")
+        expect(not bridge["use_bridges"] and not bridge["bridges"], "%s" % bridge)
+        before.pop("bridge", None)
+        expect(after == before, "something else changed")
+    finally:
+        t.configure()
+
+
 @cases.case
 def processes_have_no_more_rights_than_needed(t):
     t.ensure_running()
