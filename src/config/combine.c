@@ -223,22 +223,53 @@ static int check_testing(const struct config *cfg,
 	return 0;
 }
 
+/* What has a key of its own is not said a second time. */
+static int check_twice(const struct config *cfg,
+		       const struct config_context *ctx)
+{
+	const struct {
+		const char *option, *key;
+		bool set;
+	} own[] = {
+		{ "ExitNodes", "tor.exit_nodes", cfg->tor.exit_nodes[0] },
+		{ "ExcludeNodes", "tor.exclude_nodes",
+		  cfg->tor.exclude_nodes[0] },
+		{ "ExcludeExitNodes", "tor.exclude_exit_nodes",
+		  cfg->tor.exclude_exit_nodes[0] },
+		{ "StrictNodes", "tor.strict_nodes", cfg->tor.strict_nodes },
+		{ "ConnectionPadding", "tor.connection_padding",
+		  cfg->tor.connection_padding != CONFIG_PADDING_AUTO },
+		{ "ReducedConnectionPadding", "tor.connection_padding",
+		  cfg->tor.connection_padding != CONFIG_PADDING_AUTO },
+	};
+
+	for (size_t i = 0; i < cfg->tor.n_options; i++)
+		for (size_t k = 0; k < ARRAY_SIZE(own); k++) {
+			char allowed[80];
+
+			if (!own[k].set ||
+			    !sets_option(cfg->tor.options[i], own[k].option))
+				continue;
+			snprintf(allowed, sizeof(allowed), "%s here or in %s",
+				 own[k].option, own[k].key);
+			return config_refuse(ctx, "tor.options", allowed,
+					     "entry %zu: %s is given twice",
+					     i + 1, own[k].option);
+		}
+	return 0;
+}
+
 static int check_tor(const struct config *cfg, const struct config_context *ctx)
 {
-	size_t total = strlen(cfg->tor.exit_nodes);
+	size_t total = strlen(cfg->tor.exit_nodes) +
+		       strlen(cfg->tor.exclude_nodes) +
+		       strlen(cfg->tor.exclude_exit_nodes);
+	int r = check_twice(cfg, ctx);
 
-	for (size_t i = 0; i < cfg->tor.n_options; i++) {
-		const char *line = cfg->tor.options[i];
-
-		if (cfg->tor.exit_nodes[0] && sets_option(line, "ExitNodes"))
-			return config_refuse(ctx, "tor.options",
-					     "ExitNodes here or in "
-					     "tor.exit_nodes",
-					     "entry %zu: ExitNodes is given "
-					     "twice",
-					     i + 1);
-		total += strlen(line) + 1;
-	}
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < cfg->tor.n_options; i++)
+		total += strlen(cfg->tor.options[i]) + 1;
 	for (size_t i = 0; i < cfg->bridge.n_bridges; i++)
 		total += strlen(cfg->bridge.bridges[i]) + 1;
 	if (total > TORRC_BUDGET)

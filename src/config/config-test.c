@@ -711,6 +711,22 @@ static void tor_options_are_an_allow_list(void **state)
 	refuses("{'tor': {'exit_nodes': '192.0.2.1',"
 		"'options': ['exitnodes 192.0.2.2']}}",
 		"key tor.options: |twice");
+	refuses("{'tor': {'exclude_nodes': '192.0.2.1',"
+		"'options': ['excludenodes 192.0.2.2']}}",
+		"key tor.options: |entry 1: ExcludeNodes is given twice|"
+		"allowed: ExcludeNodes here or in tor.exclude_nodes");
+	refuses("{'tor': {'strict_nodes': true, 'options': ['StrictNodes 0']}}",
+		"key tor.options: |StrictNodes is given twice");
+	refuses("{'tor': {'connection_padding': 'off',"
+		"'options': ['ReducedConnectionPadding 1']}}",
+		"key tor.options: |ReducedConnectionPadding is given twice");
+	refuses("{'tor': {'connection_padding': 'offf'}}",
+		"key tor.connection_padding: |did you mean \"off\"?");
+	refuses("{'tor': {'exclude_exit_nodes': 'x'}}",
+		"key tor.exclude_exit_nodes: |neither");
+	accepts("{'tor': {'strict_nodes': false, 'connection_padding': 'on',"
+		"'exclude_nodes': '192.0.2.0/24', "
+		"'options': ['StrictNodes 1']}}");
 	refuses("{'tor': {'exit_nodes': 'de'}}",
 		"key tor.exit_nodes: |\"de\" is neither|allowed: relays'");
 	refuses("{'tor': {'exit_nodes': '{de}'}}",

@@ -31,6 +31,14 @@ enum config_transport {
 	CONFIG_TRANSPORT_COUNT,
 };
 
+enum config_padding {
+	CONFIG_PADDING_AUTO, /* as the relay asks for it */
+	CONFIG_PADDING_ON,
+	CONFIG_PADDING_OFF,
+	CONFIG_PADDING_REDUCED,
+	CONFIG_PADDING_COUNT,
+};
+
 enum config_proxy {
 	CONFIG_PROXY_NONE,
 	CONFIG_PROXY_HTTP,
@@ -72,6 +80,10 @@ struct config {
 	} proxy;
 	struct {
 		char *exit_nodes;
+		char *exclude_nodes;
+		char *exclude_exit_nodes;
+		bool strict_nodes;
+		enum config_padding connection_padding;
 		char **options; /* torrc lines, names from the allow-list */
 		size_t n_options;
 	} tor;
@@ -96,6 +108,7 @@ const char *config_transport_name(enum config_transport transport);
 /* As a bridge line and ClientTransportPlugin write it: "meek_lite" for meek. */
 const char *config_transport_method(enum config_transport transport);
 const char *config_proxy_name(enum config_proxy proxy);
+const char *config_padding_name(enum config_padding padding);
 
 /**
  * config_new_default() - Allocate a configuration with every default

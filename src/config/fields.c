@@ -25,6 +25,8 @@ _Static_assert(sizeof(enum config_accel) == sizeof(unsigned int), "enum size");
 _Static_assert(sizeof(enum config_transport) == sizeof(unsigned int),
 	       "enum size");
 _Static_assert(sizeof(enum config_proxy) == sizeof(unsigned int), "enum size");
+_Static_assert(sizeof(enum config_padding) == sizeof(unsigned int),
+	       "enum size");
 _Static_assert(sizeof(enum log_level) == sizeof(unsigned int), "enum size");
 
 int config_problem_set(struct config_problem *p, const char *allowed,
@@ -54,6 +56,14 @@ static const char *const transport_names[] = {
 	[CONFIG_TRANSPORT_WEBTUNNEL] = "webtunnel",
 };
 _Static_assert(ARRAY_SIZE(transport_names) == CONFIG_TRANSPORT_COUNT, "names");
+
+static const char *const padding_names[] = {
+	[CONFIG_PADDING_AUTO] = "auto",
+	[CONFIG_PADDING_ON] = "on",
+	[CONFIG_PADDING_OFF] = "off",
+	[CONFIG_PADDING_REDUCED] = "reduced",
+};
+_Static_assert(ARRAY_SIZE(padding_names) == CONFIG_PADDING_COUNT, "names");
 
 static const char *const proxy_names[] = {
 	[CONFIG_PROXY_NONE] = "none",
@@ -132,6 +142,21 @@ static int proxy_from_name(const char *name)
 	return from_name(proxy_names, ARRAY_SIZE(proxy_names), name);
 }
 
+static const char *padding_value(unsigned int value)
+{
+	return name_of(padding_names, ARRAY_SIZE(padding_names), value);
+}
+
+const char *config_padding_name(enum config_padding padding)
+{
+	return padding_value(padding);
+}
+
+static int padding_from_name(const char *name)
+{
+	return from_name(padding_names, ARRAY_SIZE(padding_names), name);
+}
+
 static const char *level_value(unsigned int value)
 {
 	return value < LOG_LEVEL_COUNT ? log_level_name(value) : NULL;
@@ -139,6 +164,10 @@ static const char *level_value(unsigned int value)
 
 #define PATH_MAX_BYTES 1024
 #define ALLOWED_PATH "an absolute path, or \"\""
+
+#define ALLOWED_NODES                                                         \
+	"relays' fingerprints and address ranges, separated by commas, such " \
+	"as 192.0.2.0/24"
 
 #define AT(section_, member)                   \
 	.section = #section_, .name = #member, \
@@ -338,10 +367,51 @@ const struct config_field config_fields[] = {
 		.ascii = true,
 		.check = config_check_node_list,
 		.def = "",
-		.allowed = "relays' fingerprints and address ranges, separated "
-			   "by commas, such as 192.0.2.0/24",
+		.allowed = ALLOWED_NODES,
 		.doc = "Relays that may be exits, as Tor's ExitNodes. Fewer "
 		       "exits make a user easier to tell apart.",
+	},
+	{
+		AT(tor, exclude_nodes),
+		.type = CONFIG_TYPE_STRING,
+		.max = 900,
+		.ascii = true,
+		.check = config_check_node_list,
+		.def = "",
+		.allowed = ALLOWED_NODES,
+		.doc = "Relays that are avoided, as Tor's ExcludeNodes.",
+	},
+	{
+		AT(tor, exclude_exit_nodes),
+		.type = CONFIG_TYPE_STRING,
+		.max = 900,
+		.ascii = true,
+		.check = config_check_node_list,
+		.def = "",
+		.allowed = ALLOWED_NODES,
+		.doc = "Relays that are not taken as exits, as Tor's "
+		       "ExcludeExitNodes.",
+	},
+	{
+		AT(tor, strict_nodes),
+		.type = CONFIG_TYPE_BOOL,
+		.def = "false",
+		.doc = "Whether tor.exclude_nodes holds even where Tor then "
+		       "cannot do what is asked for, as Tor's StrictNodes. "
+		       "Otherwise an excluded relay is used where nothing else "
+		       "works, for onion services for instance.",
+	},
+	{
+		AT(tor, connection_padding),
+		.type = CONFIG_TYPE_ENUM,
+		.value_name = padding_value,
+		.value_from_name = padding_from_name,
+		.def = "auto",
+		.doc = "Padding on the connection to the guard, against those "
+		       "who watch it: on sends it always, auto as the relay "
+		       "asks for it, reduced less of it, off none. It costs "
+		       "little; off and reduced are for links that are paid "
+		       "for by the byte.",
 	},
 	{
 		AT(tor, options),

@@ -83,6 +83,10 @@ static void exits_and_options(void **state)
 
 	set(&cfg->tor.exit_nodes, "192.0.2.0/24,"
 				  "0123456789ABCDEF0123456789ABCDEF01234567");
+	set(&cfg->tor.exclude_nodes, "192.0.2.7");
+	set(&cfg->tor.exclude_exit_nodes, "192.0.2.8, 192.0.2.9");
+	cfg->tor.strict_nodes = true;
+	cfg->tor.connection_padding = CONFIG_PADDING_REDUCED;
 	set_list(&cfg->tor.options, &cfg->tor.n_options, options, 2);
 	check(cfg, true, "exits-and-options");
 }

@@ -169,6 +169,46 @@ static int refuse_countries(const char *value, const char *what,
 			 what);
 }
 
+static int add_nodes(struct buffer *out, const struct config *cfg,
+		     struct error *e)
+{
+	const struct {
+		const char *option, *value, *what;
+	} lists[] = {
+		{ "ExitNodes", cfg->tor.exit_nodes, "tor.exit_nodes" },
+		{ "ExcludeNodes", cfg->tor.exclude_nodes, "tor.exclude_nodes" },
+		{ "ExcludeExitNodes", cfg->tor.exclude_exit_nodes,
+		  "tor.exclude_exit_nodes" },
+	};
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(lists) && r == 0; i++) {
+		r = refuse_countries(lists[i].value, lists[i].what, e);
+		if (r == 0 && lists[i].value[0])
+			r = add_plain(out, lists[i].option, lists[i].value,
+				      lists[i].what, e);
+	}
+	if (r == 0 && cfg->tor.strict_nodes)
+		r = buffer_append_string(out, "StrictNodes 1\n");
+	return r;
+}
+
+static int add_padding(struct buffer *out, const struct config *cfg)
+{
+	switch (cfg->tor.connection_padding) {
+	case CONFIG_PADDING_ON:
+		return buffer_append_string(out, "ConnectionPadding 1\n");
+	case CONFIG_PADDING_OFF:
+		return buffer_append_string(out, "ConnectionPadding 0\n");
+	case CONFIG_PADDING_REDUCED:
+		return buffer_append_string(out,
+					    "ReducedConnectionPadding 1\n");
+	case CONFIG_PADDING_AUTO:
+	case CONFIG_PADDING_COUNT: break;
+	}
+	return 0;
+}
+
 static int add_options(struct buffer *out, const struct config *cfg,
 		       struct error *e)
 {
@@ -232,10 +272,9 @@ static int render(struct buffer *out, const struct config *cfg, bool state_disk,
 		/* Tor rejects it beside a managed pluggable transport. */
 		r = buffer_append_string(out, "Sandbox 1\n");
 	if (r == 0)
-		r = refuse_countries(cfg->tor.exit_nodes, "tor.exit_nodes", e);
-	if (r == 0 && *cfg->tor.exit_nodes)
-		r = add_plain(out, "ExitNodes", cfg->tor.exit_nodes,
-			      "tor.exit_nodes", e);
+		r = add_nodes(out, cfg, e);
+	if (r == 0)
+		r = add_padding(out, cfg);
 	if (r == 0)
 		r = add_proxy(out, cfg, e);
 	if (r == 0)
