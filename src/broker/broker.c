@@ -127,6 +127,7 @@ static struct net_plan plan_from(const struct broker *b,
 	struct net_plan plan = {
 		.host_ip = net->host_ip,
 		.vm_ip = net->vm_ip,
+		.lan_access = net->lan_access,
 		.vm_uid = b->vm_uid,
 		.mark = random_mark(),
 	};
@@ -139,7 +140,8 @@ static bool same_net(const struct net_plan *plan, const struct broker_net *net)
 {
 	return strcmp(plan->tap_name, net->tap_name) == 0 &&
 	       plan->host_ip.s_addr == net->host_ip.s_addr &&
-	       plan->vm_ip.s_addr == net->vm_ip.s_addr;
+	       plan->vm_ip.s_addr == net->vm_ip.s_addr &&
+	       plan->lan_access == net->lan_access;
 }
 
 /* --- the VM's end --- */

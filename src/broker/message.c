@@ -92,6 +92,9 @@ int broker_net_check(const struct broker_net *net, struct error *e)
 	if (high == 0 || high == 127 || high >= 224)
 		return error_set(e, -EINVAL,
 				 "the TAP's addresses are not unicast");
+	if (net->lan_access > 1)
+		return error_set(e, -EINVAL,
+				 "LAN access is neither on nor off");
 	return 0;
 }
 

@@ -121,6 +121,7 @@ struct broker_net {
 	char tap_name[16];
 	struct in_addr host_ip;
 	struct in_addr vm_ip; /* in the same /30 */
+	uint32_t lan_access;  /* 0 or 1 */
 };
 
 /* Whom the VM's uplink may open a flow to. All zero: nobody. */

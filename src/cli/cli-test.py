@@ -29,12 +29,14 @@ if ROOT and "--in-namespace" not in sys.argv:
 if ROOT:
     sys.argv.remove("--in-namespace")
 TORVM = os.path.abspath(sys.argv.pop(1))
-KEYS = {"state", "since", "blocked", "lockdown", "bootstrap", "accel", "vm", "tor",
-        "last_error", "traffic", "alarms", "confirm_left", "refused", "stages", "version"}
+KEYS = {"state", "since", "blocked", "lockdown", "lan_access", "bootstrap", "accel", "vm",
+        "tor", "last_error", "traffic", "alarms", "confirm_left", "refused", "stages",
+        "version"}
 
 
 def status(state, percent=0, **more):
     s = {"state": state, "since": "2026-01-02T03:04:05Z", "blocked": True, "lockdown": False,
+         "lan_access": False,
          "bootstrap": {"percent": percent, "tag": "tag", "summary": "words"},
          "vm": {"pid": 4242, "uptime": 61}, "accel": "tcg",
          "tor": {"version": "0.4.9.1", "circuit_established": False},
@@ -426,7 +428,7 @@ SERVE = """
 run = sys.argv[sys.argv.index('--runtime-dir') + 1]
 def status(state, percent=0, blocked=True, **more):
     s = {'state': state, 'since': '2026-01-02T03:04:05Z', 'blocked': blocked,
-         'lockdown': False, 'bootstrap': {'percent': percent, 'tag': 't', 'summary': 'words'},
+         'lockdown': False, 'lan_access': False, 'bootstrap': {'percent': percent, 'tag': 't', 'summary': 'words'},
          'vm': {}, 'tor': {'circuit_established': False}, 'alarms': [], 'refused': 0,
          'stages': {}, 'version': '0.1.0'}
     s.update(more)

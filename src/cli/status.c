@@ -88,6 +88,9 @@ static void print_text(const struct client_status *s)
 	if (s->lockdown)
 		printf("Lockdown   on: traffic stays blocked while TorVM does "
 		       "not run\n");
+	if (s->lan_access)
+		printf("LAN        open: private addresses on directly "
+		       "connected links are reached beside Tor\n");
 	if (!is_state(s, CLIENT_STATE_STOPPED)) {
 		printf("Tor        %s, %d %%%s%s%s\n",
 		       s->tor_version[0] ? s->tor_version : "not started",

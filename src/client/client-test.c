@@ -19,7 +19,7 @@
 
 #define STATUS(state, percent)                                                            \
 	"{\"state\":\"" state "\",\"since\":\"2026-01-02T03:04:05Z\","                    \
-	"\"blocked\":true,\"lockdown\":true,"                                             \
+	"\"blocked\":true,\"lockdown\":true,\"lan_access\":true,"                         \
 	"\"bootstrap\":{\"percent\":" percent                                             \
 	",\"tag\":\"t\",\"summary\":\"s\"},\"accel\":\"tcg\","                            \
 	"\"vm\":{\"pid\":42,\"uptime\":7},"                                               \
@@ -132,6 +132,7 @@ static void a_status_is_read_whole(void **state)
 	assert_string_equal(st.since, "2026-01-02T03:04:05Z");
 	assert_true(st.blocked);
 	assert_true(st.lockdown);
+	assert_true(st.lan_access);
 	assert_int_equal(st.bootstrap_percent, 45);
 	assert_string_equal(st.accel, "tcg");
 	assert_int_equal(st.vm_pid, 42);

@@ -27,6 +27,7 @@ struct client_status {
 	char since[40]; /* RFC 3339; "": unknown */
 	bool blocked;
 	bool lockdown;
+	bool lan_access;
 	int bootstrap_percent;
 	char bootstrap_tag[64];
 	char bootstrap_summary[128];

@@ -127,6 +127,7 @@ int client_status_from_json(const json_t *json, struct client_status *ret,
 	get_text(json, "since", ret->since, sizeof(ret->since), false, &ok);
 	ret->blocked = get_bool(json, "blocked", &ok);
 	ret->lockdown = get_bool(json, "lockdown", &ok);
+	ret->lan_access = get_bool(json, "lan_access", &ok);
 	percent = get_int(bootstrap, "percent", 0, true, &ok);
 	if (percent < 0 || percent > 100)
 		ok = false;
@@ -190,13 +191,14 @@ json_t *client_status_to_json(const struct client_status *s)
 	for (size_t i = 0; i < s->n_alarms; i++)
 		json_array_append_new(alarms, json_string(s->alarms[i]));
 	return json_pack(
-		"{s:s, s:o, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
+		"{s:s, s:o, s:b, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
 		" s:{s:o, s:b}, s:o, s:o, s:o, s:o, s:I, s:o, s:s}",
 		"state", s->state, "since", text_or_null(s->since), "blocked",
-		s->blocked, "lockdown", s->lockdown, "bootstrap", "percent",
-		s->bootstrap_percent, "tag", s->bootstrap_tag, "summary",
-		s->bootstrap_summary, "accel", text_or_null(s->accel), "vm",
-		"pid", int_or_null(s->vm_pid, 0), "uptime",
+		s->blocked, "lockdown", s->lockdown, "lan_access",
+		s->lan_access, "bootstrap", "percent", s->bootstrap_percent,
+		"tag", s->bootstrap_tag, "summary", s->bootstrap_summary,
+		"accel", text_or_null(s->accel), "vm", "pid",
+		int_or_null(s->vm_pid, 0), "uptime",
 		int_or_null(s->vm_uptime, -1), "tor", "version",
 		text_or_null(s->tor_version), "circuit_established",
 		s->circuit_established, "traffic", traffic_or_null(s),

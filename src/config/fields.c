@@ -262,9 +262,12 @@ const struct config_field config_fields[] = {
 		AT(network, lan_access),
 		.type = CONFIG_TYPE_BOOL,
 		.def = "false",
-		.doc = "Whether private addresses on directly connected links "
-		       "(printers, storage) stay reachable without Tor. Port 53 "
-		       "never does.",
+		.doc = "Whether private addresses (10/8, 172.16/12, 192.168/16, "
+		       "169.254/16, fc00::/7, fe80::/10) on directly connected "
+		       "links stay reachable without Tor, and are answered: "
+		       "printers, storage, SSH from the LAN. Name servers, "
+		       "multicast and public addresses never are. Not under "
+		       "lockdown.",
 	},
 	{
 		AT(network, ipv6),

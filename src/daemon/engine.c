@@ -237,6 +237,7 @@ static void request(struct engine *e, enum lifecycle_effect effect,
 			 e->cfg->network.tap_name);
 		m.u.net.host_ip = e->cfg->network.host_ip;
 		m.u.net.vm_ip = e->cfg->network.vm_ip;
+		m.u.net.lan_access = e->cfg->network.lan_access;
 	}
 	broker_link_request(&e->broker, &m, NULL, 0, on_effect_done,
 			    (void *)tag);

@@ -132,9 +132,7 @@ static int load_config(const struct options *opt, struct config **ret)
  * silently: a user who asked for a bridge would be seen using Tor. */
 static int refuse_unsupported(const struct config *cfg)
 {
-	const char *key = cfg->network.lan_access ? "network.lan_access"
-			  : cfg->network.ipv6     ? "network.ipv6"
-						  : NULL;
+	const char *key = cfg->network.ipv6 ? "network.ipv6" : NULL;
 
 	if (!key)
 		return EXIT_CODE_OK;

@@ -74,13 +74,14 @@ json_t *status_object(const struct engine *e)
 				e->since.tv_nsec / 1000000,
 			since, sizeof(since));
 	status = json_pack(
-		"{s:s, s:s, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:o, s:o, s:I, s:o, s:s}",
+		"{s:s, s:s, s:b, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:o, s:o, s:I, s:o, s:s}",
 		"state", lifecycle_state_name(e->state), "since", since,
-		"blocked", e->block_up, "lockdown", e->lockdown, "bootstrap",
-		"percent", (int)b->percent, "tag", b->tag, "summary",
-		b->summary, "vm", vm(e), "tor", tor, "alarms", alarms(e),
-		"refused", (json_int_t)e->refused_packets, "stages", stages(e),
-		"version", TORVM_VERSION);
+		"blocked", e->block_up, "lockdown", e->lockdown, "lan_access",
+		e->cfg->network.lan_access, "bootstrap", "percent",
+		(int)b->percent, "tag", b->tag, "summary", b->summary, "vm",
+		vm(e), "tor", tor, "alarms", alarms(e), "refused",
+		(json_int_t)e->refused_packets, "stages", stages(e), "version",
+		TORVM_VERSION);
 	if (!status)
 		return NULL;
 	if (e->vm.accel.proven)

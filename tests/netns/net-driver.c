@@ -99,6 +99,10 @@ static int handle(struct net *net, char *line, char *value, struct error *e)
 	arg3 = strtok(NULL, " ");
 	if (!word)
 		return -EINVAL;
+	if (strcmp(word, "lan-access") == 0) {
+		plan.lan_access = arg && strcmp(arg, "on") == 0;
+		return 0;
+	}
 	if (strcmp(word, "precheck") == 0)
 		return net_precheck(net, &plan, e);
 	if (strcmp(word, "firewall") == 0)

@@ -267,10 +267,12 @@ static int replace_once(struct net *net, struct ruleset *rs, bool probe,
 	return r;
 }
 
-/* @ret_links: the links as they were covered; the caller frees them. */
+/* @ret_links: the links as they were covered; the caller frees them.
+ * @ret_lan: the LAN as it was opened */
 static int replace(struct net *net, const struct net_plan *plan,
 		   enum net_firewall mode, bool probe,
-		   struct net_links *ret_links, struct error *e)
+		   struct net_links *ret_links, struct lan *ret_lan,
+		   struct error *e)
 {
 	uint32_t flags = FIREWALL_TABLE_FLAGS;
 	int r = -EAGAIN;
@@ -280,12 +282,19 @@ static int replace(struct net *net, const struct net_plan *plan,
 			.plan = plan,
 			.mode = mode,
 			.links = ret_links,
+			.lan = ret_lan,
 			.table_flags = flags,
 		};
 
 		r = links_read(net, ret_links, e);
 		if (r < 0)
 			return r;
+		r = lan_read(net, plan, ret_links, ret_lan);
+		if (r < 0) {
+			links_free(ret_links);
+			return error_set(e, r, "cannot list the addresses: %s",
+					 strerror(-r));
+		}
 		r = replace_once(net, &rs, probe, e);
 		if (r < 0)
 			links_free(ret_links);
@@ -304,14 +313,16 @@ int net_firewall_set(struct net *net, const struct net_plan *plan,
 		     enum net_firewall mode, struct error *e)
 {
 	struct net_links links;
+	struct lan lan;
 	int r;
 
-	r = replace(net, plan, mode, false, &links, e);
+	r = replace(net, plan, mode, false, &links, &lan, e);
 	if (r < 0)
 		return r;
 	watch_drain(net);
 	links_free(&net->covered);
 	net->covered = links;
+	net->lan = lan;
 	net->firewall = true;
 	/* The links may have changed, and with them the inner bridges. */
 	return net->rules ? routes_sync(net, plan, e) : 0;
@@ -321,9 +332,10 @@ int firewall_probe(struct net *net, const struct net_plan *plan,
 		   struct error *e)
 {
 	struct net_links links;
+	struct lan lan;
 	int r;
 
-	r = replace(net, plan, NET_FIREWALL_OPEN, true, &links, e);
+	r = replace(net, plan, NET_FIREWALL_OPEN, true, &links, &lan, e);
 	if (r == 0)
 		links_free(&links);
 	return r;

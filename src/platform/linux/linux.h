@@ -34,6 +34,21 @@ struct net_links {
 	size_t n;
 };
 
+/* Networks beyond these stay closed. */
+#define LAN_MAX 32
+
+struct lan_network {
+	int family, ifindex;
+	uint8_t len;         /* bits */
+	uint8_t address[16]; /* of IPv4 the first four; rest 0 */
+};
+
+/* What net_plan.lan_access opens at the moment; empty without it. */
+struct lan {
+	struct lan_network v[LAN_MAX];
+	size_t n;
+};
+
 enum net_tap_state {
 	NET_TAP_NONE,
 	NET_TAP_CREATED,
@@ -56,6 +71,7 @@ struct net {
 	/* Links that the installed egress chains cover, and the bridges that
 	 * the installed ruleset takes for part of this machine. */
 	struct net_links covered;
+	struct lan lan; /* as the installed ruleset has it */
 	char buf[NET_RECV_SIZE] __attribute__((aligned(8)));
 };
 
@@ -105,6 +121,18 @@ enum link_reach { LINK_REACH_LOCAL, LINK_REACH_INNER, LINK_REACH_OUTER };
 enum link_reach link_reach(const struct net_links *links,
 			   const struct net_link *link, const char *tap_name);
 
+/* --- lan.c --- */
+
+int lan_read(struct net *net, const struct net_plan *plan,
+	     const struct net_links *links, struct lan *ret);
+/* Whether the network lies within one of @lan on that link. */
+bool lan_covers(const struct lan *lan, int ifindex, int family,
+		const uint8_t *address, uint8_t len);
+bool lan_same(const struct lan *a, const struct lan *b);
+bool lan_is_private(int family, const uint8_t *address, uint8_t len);
+/* The netmask of @len bits. */
+void lan_mask(uint8_t len, uint8_t ret[16]);
+
 /* --- firewall.c --- */
 
 /* Lets the kernel check every expression of the ruleset without committing
@@ -122,11 +150,12 @@ bool rules_complete(struct net *net, const struct net_plan *plan);
 
 /* --- route.c --- */
 
-/* Brings table T to what the TAP's state and the inner bridges ask for. */
+/* Brings our tables to what the TAP's state, the inner bridges and the LAN ask
+ * for. */
 int routes_sync(struct net *net, const struct net_plan *plan, struct error *e);
 enum routes_state {
 	ROUTES_COMPLETE,
-	ROUTES_OTHER_INNER, /* only the inner bridges' routes differ */
+	ROUTES_OTHER_INNER, /* only the inner bridges' or LAN's differ */
 	ROUTES_NO_DEFAULT,
 };
 enum routes_state routes_check(struct net *net, const struct net_plan *plan);

@@ -4,9 +4,11 @@
  * Table T holds the default route into the TAP and a copy of the connected
  * routes of bridges that lead nowhere but to this machine's own containers and
  * guests; those would otherwise be out of the host's reach, because T is read
- * before the host's own tables. A second table holds the route that prohibits
+ * before the host's own tables. With LAN access a table that is read before T
+ * holds the connected routes of the LAN (lan.c), and the TAP's own network,
+ * which a LAN may contain. Another table holds the route that prohibits
  * everything when T has no answer; it names no link, so none can take it along.
- * Everything in the two with our protocol number is ours; what is not wanted
+ * Everything in these with our protocol number is ours; what is not wanted
  * any more goes.
  */
 #include "platform/linux/linux.h"
@@ -125,10 +127,15 @@ static int routes_read(struct net *net, struct routes *ret)
 	return r;
 }
 
+static bool is_our_table(uint32_t table)
+{
+	return table == NET_ROUTE_TABLE || table == NET_LAN_TABLE ||
+	       table == NET_PROHIBIT_TABLE;
+}
+
 static bool is_ours(const struct route *route)
 {
-	return (route->table == NET_ROUTE_TABLE ||
-		route->table == NET_PROHIBIT_TABLE) &&
+	return is_our_table(route->table) &&
 	       route->protocol == NET_ROUTE_PROTOCOL;
 }
 
@@ -162,44 +169,80 @@ static void set_ip4(uint8_t dst[16], struct in_addr address)
 	memcpy(dst, &address, sizeof(address));
 }
 
-/* What T shall hold, given all that is there. */
+static const struct net_link *link_by_index(const struct net_links *links,
+					    uint32_t index)
+{
+	for (size_t i = 0; i < links->n; i++)
+		if ((uint32_t)links->v[i].index == index)
+			return &links->v[i];
+	return NULL;
+}
+
+/* Into the TAP: everything by T, the VM itself ahead of the LAN's routes. */
+static int wanted_into_tap(const struct net_plan *plan, uint32_t oif,
+			   struct routes *ret)
+{
+	struct route route = {
+		.family = AF_INET,
+		.table = NET_ROUTE_TABLE,
+		.type = RTN_UNICAST,
+		.oif = oif,
+	};
+	int r;
+
+	set_ip4(route.gateway, plan->vm_ip);
+	set_ip4(route.prefsrc, plan->host_ip);
+	r = append(ret, &route);
+	if (r < 0 || !plan->lan_access)
+		return r;
+	route.table = NET_LAN_TABLE;
+	route.dst_len = 32;
+	memset(route.gateway, 0, sizeof(route.gateway));
+	set_ip4(route.dst, plan->vm_ip);
+	return append(ret, &route);
+}
+
+/* The copy of a connected route that one of our tables shall have. */
+static int wanted_copy(const struct net_plan *plan,
+		       const struct net_links *links, const struct lan *lan,
+		       const struct route *route, struct routes *ret)
+{
+	const struct net_link *link = link_by_index(links, route->oif);
+	struct route copy = *route;
+
+	if (!link || !is_connected(route))
+		return 0;
+	if (!link->master &&
+	    link_reach(links, link, plan->tap_name) == LINK_REACH_INNER)
+		copy.table = NET_ROUTE_TABLE;
+	else if (lan_covers(lan, link->index, route->family, route->dst,
+			    route->dst_len))
+		copy.table = NET_LAN_TABLE;
+	else
+		return 0;
+	return append(ret, &copy);
+}
+
+/* What our tables shall hold, given all that is there. */
 static int wanted_routes(struct net *net, const struct net_plan *plan,
 			 const struct routes *all, struct routes *ret)
 {
 	const struct net_link *tap;
 	struct net_links links;
+	struct lan lan;
 	int r;
 
 	*ret = (struct routes){ 0 };
 	r = links_read(net, &links, NULL);
 	if (r < 0)
 		return r;
+	r = lan_read(net, plan, &links, &lan);
 	tap = links_by_name(&links, plan->tap_name);
-	if (net->tap == NET_TAP_CONFIGURED && tap && (tap->flags & IFF_UP)) {
-		struct route into_tap = {
-			.family = AF_INET,
-			.type = RTN_UNICAST,
-			.oif = (uint32_t)tap->index,
-		};
-
-		set_ip4(into_tap.gateway, plan->vm_ip);
-		set_ip4(into_tap.prefsrc, plan->host_ip);
-		r = append(ret, &into_tap);
-	}
-	for (size_t i = 0; r == 0 && i < all->n; i++) {
-		const struct route *route = &all->v[i];
-
-		if (!is_connected(route))
-			continue;
-		for (size_t k = 0; r == 0 && k < links.n; k++)
-			if ((uint32_t)links.v[k].index == route->oif &&
-			    !links.v[k].master &&
-			    link_reach(&links, &links.v[k], plan->tap_name) ==
-				    LINK_REACH_INNER)
-				r = append(ret, route);
-	}
-	for (size_t i = 0; i < ret->n; i++)
-		ret->v[i].table = NET_ROUTE_TABLE;
+	if (r == 0 && net->tap == NET_TAP_CONFIGURED && tap &&
+	    (tap->flags & IFF_UP))
+		r = wanted_into_tap(plan, (uint32_t)tap->index, ret);
+	for (size_t i = 0; r == 0 && i < all->n; i++)
+		r = wanted_copy(plan, &links, &lan, &all->v[i], ret);
 	if (r == 0 && net->rules)
 		r = append(ret, &(struct route){
 					.family = AF_INET,
@@ -359,8 +402,7 @@ int routes_precheck(struct net *net, const struct net_plan *plan,
 			continue;
 		if_indextoname(route->oif, name);
 		memcpy(&dst, route->dst, sizeof(dst));
-		if (route->table == NET_ROUTE_TABLE ||
-		    route->table == NET_PROHIBIT_TABLE)
+		if (is_our_table(route->table))
 			r = error_set(e, -EBUSY,
 				      "routing table %u is in use by another "
 				      "program: empty it (ip route flush table "

@@ -140,6 +140,8 @@ static struct summary summarize(const struct nft_batch *b)
 	return s;
 }
 
+static struct lan test_lan;
+
 static int build(enum net_firewall mode, const struct net_links *links,
 		 struct summary *ret)
 {
@@ -148,6 +150,7 @@ static int build(enum net_firewall mode, const struct net_links *links,
 		.plan = &p,
 		.mode = mode,
 		.links = links,
+		.lan = &test_lan,
 	};
 	struct nft_batch b;
 	int r;
@@ -187,6 +190,90 @@ static void test_modes(void **state)
 	assert_int_equal(build(NET_FIREWALL_OPEN, &links, &s), 0);
 	assert_int_equal(s.postrouting_policy, NF_DROP);
 	assert_true(s.rule_into_tap);
+}
+
+/* LAN access opens nothing but its own: no way into the TAP, none by a mark
+ * that a packet brings along. */
+static void test_lan_modes(void **state)
+{
+	struct net_link v[] = { ether(2, "eth0", "", 0), tap() };
+	const struct net_links links = { v, ARRAY_SIZE(v) };
+	struct summary s;
+
+	test_lan = (struct lan){
+		.n = 1,
+		.v = { { AF_INET, 2, 24, { 192, 168, 1 } } },
+	};
+	assert_int_equal(build(NET_FIREWALL_BLOCKED, &links, &s), 0);
+	assert_int_equal(s.postrouting_policy, NF_DROP);
+	assert_false(s.rule_into_tap);
+	/* Set in postrouting, accepted in egress. */
+	assert_int_equal(s.marks, 2);
+	assert_int_equal(build(NET_FIREWALL_LOCKDOWN, &links, &s), 0);
+	assert_int_equal(s.marks, 0);
+	test_lan.n = 0;
+}
+
+static void test_lan_networks(void **state)
+{
+	const struct {
+		int family;
+		const char *address;
+		uint8_t len;
+		bool is_private;
+	} networks[] = {
+		{ AF_INET, "10.0.0.0", 8, true },
+		{ AF_INET, "10.20.0.0", 16, true },
+		{ AF_INET, "10.0.0.0", 7, false },
+		{ AF_INET, "172.16.0.0", 12, true },
+		{ AF_INET, "172.31.255.0", 24, true },
+		{ AF_INET, "172.32.0.0", 16, false },
+		{ AF_INET, "172.0.0.0", 8, false },
+		{ AF_INET, "192.168.0.0", 15, false },
+		{ AF_INET, "192.168.77.0", 24, true },
+		{ AF_INET, "169.254.0.0", 16, true },
+		{ AF_INET, "100.64.0.0", 10, false },
+		{ AF_INET, "192.0.2.0", 24, false },
+		{ AF_INET, "0.0.0.0", 0, false },
+		{ AF_INET6, "fe80::", 64, true },
+		{ AF_INET6, "fd00:1::", 64, true },
+		{ AF_INET6, "fc00::", 7, true },
+		{ AF_INET6, "fc00::", 6, false },
+		{ AF_INET6, "2001:db8::", 64, false },
+		{ AF_INET6, "fec0::", 64, false },
+		{ AF_INET6, "ff02::", 16, false },
+	};
+	const struct lan lan = {
+		.n = 2,
+		.v = { { AF_INET, 2, 20, { 192, 168, 16 } },
+		       { AF_INET6, 3, 64, { 0xfe, 0x80 } } },
+	};
+	const struct lan less = { .n = 1, .v = { lan.v[0] } };
+	uint8_t mask[16];
+
+	for (size_t i = 0; i < ARRAY_SIZE(networks); i++) {
+		uint8_t address[16] = { 0 };
+
+		inet_pton(networks[i].family, networks[i].address, address);
+		if (lan_is_private(networks[i].family, address,
+				   networks[i].len) != networks[i].is_private)
+			fail_msg("%s/%u", networks[i].address, networks[i].len);
+	}
+	assert_true(lan_covers(&lan, 2, AF_INET,
+			       (const uint8_t[16]){ 192, 168, 31 }, 24));
+	assert_false(lan_covers(&lan, 2, AF_INET,
+				(const uint8_t[16]){ 192, 168, 32 }, 24));
+	assert_false(lan_covers(&lan, 2, AF_INET,
+				(const uint8_t[16]){ 192, 168, 16 }, 19));
+	assert_false(lan_covers(&lan, 3, AF_INET,
+				(const uint8_t[16]){ 192, 168, 16 }, 24));
+	assert_true(lan_same(&lan, &lan));
+	assert_false(lan_same(&lan, &less));
+	assert_false(lan_same(&less, &lan));
+	lan_mask(20, mask);
+	assert_memory_equal(mask, ((const uint8_t[16]){ 255, 255, 240 }), 16);
+	lan_mask(0, mask);
+	assert_memory_equal(mask, (const uint8_t[16]){ 0 }, 16);
 }
 
 static void test_many_links(void **state)
@@ -320,6 +407,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_lan_modes),
+		cmocka_unit_test(test_lan_networks),
 		cmocka_unit_test(test_many_links),
 		cmocka_unit_test(test_batch_overflow),
 		cmocka_unit_test(test_reach),

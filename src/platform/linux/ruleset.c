@@ -10,6 +10,8 @@
  *    mark        mangle   gives the uplink's packets the mark, takes it from
  *                         everybody else
  *    output      filter   refuses at once what postrouting would drop
+ *    lan         regular  what LAN access opens, for output, forward and
+ *                         postrouting
  *    forward     filter   containers and guests on inner bridges: TCP and DNS
  *                         into the TAP; refuses everything else
  *    postrouting last     THE GUARANTEE: policy drop. Only here the outgoing
@@ -52,6 +54,7 @@
 /* libnftables' numbers for the types of a set's key; nft(8) lists by them. */
 #define TYPE_IPADDR 7
 #define TYPE_IP6ADDR 8
+#define TYPE_SERVICE 13
 #define TYPE_IFINDEX 20
 
 /* Bridges in the set of inner ones; the containers of more have no network. */
@@ -69,6 +72,7 @@
 #define IP4_SADDR 12
 #define IP4_DADDR 16
 #define IP6_HOPLIMIT 7
+#define IP6_SADDR 8
 #define IP6_DADDR 24
 #define TCP_FLAGS 13
 #define DPORT 2
@@ -142,6 +146,12 @@ static void add_private_sets(struct nft_batch *b)
 static bool has_uplink(const struct ruleset *rs)
 {
 	return rs->mode == NET_FIREWALL_UPLINK || rs->mode == NET_FIREWALL_OPEN;
+}
+
+/* Lockdown has no configuration to go by. */
+static bool has_lan(const struct ruleset *rs)
+{
+	return rs->lan->n > 0 && rs->mode != NET_FIREWALL_LOCKDOWN;
 }
 
 static const char *table_comment(const struct ruleset *rs)
@@ -506,6 +516,85 @@ static void accept_inner(struct nft_batch *b)
 	verdict(b, NF_ACCEPT);
 }
 
+/* @key: NFT_META_IIF, then by source; NFT_META_OIF, then by destination */
+static void by_lan(struct nft_batch *b, const struct lan_network *network,
+		   uint32_t key)
+{
+	const bool v4 = network->family == AF_INET;
+	const uint32_t len = v4 ? 4 : 16;
+	uint32_t offset;
+	uint8_t mask[16];
+
+	if (key == NFT_META_IIF)
+		offset = v4 ? IP4_SADDR : IP6_SADDR;
+	else
+		offset = v4 ? IP4_DADDR : IP6_DADDR;
+	lan_mask(network->len, mask);
+	nft_meta(b, key);
+	nft_cmp_u32(b, NFT_CMP_EQ, (uint32_t)network->ifindex);
+	nft_nfproto(b, v4 ? NFPROTO_IPV4 : NFPROTO_IPV6);
+	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len);
+	nft_mask(b, mask, len);
+	nft_cmp(b, NFT_CMP_EQ, network->address, len);
+}
+
+/*
+ * The private networks on the host's own links (lan.c), and never a name
+ * server there: a name that is asked for tells where one goes.
+ */
+static void add_lan_chains(struct nft_batch *b, const struct ruleset *rs)
+{
+	/* DNS, NetBIOS names, DNS over TLS and QUIC, mDNS, LLMNR */
+	const uint16_t names[] = { htons(53), htons(137), htons(853),
+				   htons(5353), htons(5355) };
+	static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_UDP,
+					     IPPROTO_ICMP, IPPROTO_ICMPV6 };
+	const struct in_addr mask = { htonl(0xfffffffc) }; /* /30 */
+	const struct in_addr network = { rs->plan->host_ip.s_addr &
+					 mask.s_addr };
+
+	nft_key_set_add(b, "names", TYPE_SERVICE, sizeof(names[0]), names,
+			ARRAY_SIZE(names));
+	nft_chain_add(b, "lan_protocols", NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++) {
+		nft_rule(b, NULL);
+		nft_l4proto(b, protocols[i]);
+		verdict(b, NF_ACCEPT);
+	}
+	nft_chain_add(b, "lan", NULL);
+	nft_rule(b, "the TAP's network is none");
+	nft_nfproto(b, NFPROTO_IPV4);
+	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, IP4_DADDR, 4);
+	nft_mask(b, &mask, sizeof(mask));
+	nft_cmp(b, NFT_CMP_EQ, &network, sizeof(network));
+	verdict(b, NFT_RETURN);
+	/* A denial by user holds where every flow is denied its first packet:
+	 * what comes later without a socket belongs to none. */
+	nft_rule(b, "the VM has no business there");
+	nft_meta(b, NFT_META_SKUID);
+	nft_cmp_u32(b, NFT_CMP_EQ, rs->plan->vm_uid);
+	verdict(b, NFT_RETURN);
+	for (size_t i = 0; i < 2; i++) {
+		nft_rule(b, "no name servers");
+		nft_l4proto(b, protocols[i]);
+		nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, DPORT,
+			    sizeof(names[0]));
+		nft_lookup(b, "names", 0);
+		verdict(b, NFT_RETURN);
+	}
+	for (size_t i = 0; i < rs->lan->n; i++) {
+		nft_rule(b, NULL);
+		by_lan(b, &rs->lan->v[i], NFT_META_OIF);
+		jump(b, "lan_protocols");
+	}
+	nft_chain_add(b, "from_lan", NULL);
+	for (size_t i = 0; i < rs->lan->n; i++) {
+		nft_rule(b, NULL);
+		by_lan(b, &rs->lan->v[i], NFT_META_IIF);
+		verdict(b, NF_ACCEPT);
+	}
+}
+
 static void from_host_to_tap(struct nft_batch *b, const struct net_plan *plan)
 {
 	nft_ifname(b, NFT_META_OIFNAME, NFT_CMP_EQ, plan->tap_name);
@@ -538,6 +627,10 @@ static void add_output_chain(struct nft_batch *b, const struct ruleset *rs)
 	accept_inner(b);
 	nft_rule(b, NULL);
 	jump(b, "hold");
+	if (has_lan(rs)) {
+		nft_rule(b, NULL);
+		jump(b, "lan");
+	}
 	nft_rule(b, NULL);
 	jump(b, "refuse");
 }
@@ -595,6 +688,14 @@ static void add_forward_chain(struct nft_batch *b, const struct ruleset *rs)
 	verdict(b, NF_ACCEPT);
 	if (rs->mode == NET_FIREWALL_OPEN)
 		forward_into_tap(b, rs->plan);
+	if (has_lan(rs)) {
+		nft_rule(b, "containers and guests with the LAN");
+		by_inner(b, NFT_META_IIF);
+		jump(b, "lan");
+		nft_rule(b, "the LAN with them, as the host's NAT lets it");
+		by_inner(b, NFT_META_OIF);
+		jump(b, "from_lan");
+	}
 	nft_rule(b, NULL);
 	refuse_forward(b);
 }
@@ -638,6 +739,15 @@ static void add_postrouting_chain(struct nft_batch *b, const struct ruleset *rs)
 	accept_inner(b);
 	nft_rule(b, NULL);
 	jump(b, "hold");
+	if (has_lan(rs)) {
+		/* Nobody after this looks at the mark but egress. What has it
+		 * and is not accepted is dropped. */
+		nft_rule(b, "egress lets pass what passes here");
+		nft_meta_mark_set(b, plan->mark);
+		nft_rule_end(b);
+		nft_rule(b, NULL);
+		jump(b, "lan");
+	}
 	nft_rule(b, NULL);
 	nft_count(b, counter_names[RULESET_DROPPED_POSTROUTING]);
 	nft_rule_end(b);
@@ -660,7 +770,7 @@ static void add_out_chain(struct nft_batch *b, const struct ruleset *rs)
 	const uint16_t arp = htons(ETH_P_ARP);
 
 	nft_chain_add(b, "out", NULL);
-	if (has_uplink(rs))
+	if (has_uplink(rs) || has_lan(rs))
 		accept_mark(b, plan);
 	/* Linux answers ARP for any of its addresses on any link. */
 	nft_rule(b, "nobody on the LAN learns of the TAP");
@@ -739,6 +849,8 @@ void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 		add_uplink_chain(b, rs->plan);
 		add_mark_chain(b, rs->plan);
 	}
+	if (has_lan(rs))
+		add_lan_chains(b, rs);
 	add_output_chain(b, rs);
 	add_forward_chain(b, rs);
 	add_postrouting_chain(b, rs);

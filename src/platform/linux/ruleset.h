@@ -33,6 +33,7 @@ struct ruleset {
 	const struct net_plan *plan;
 	enum net_firewall mode;
 	const struct net_links *links;
+	const struct lan *lan; /* empty: no LAN access */
 	uint32_t table_flags; /* NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST or 0 */
 	struct ruleset_count counts[RULESET_COUNTER_COUNT]; /* to go on from */
 };

@@ -29,6 +29,7 @@ enum {
 	SEEN_RULE = 1 << 1,
 	SEEN_TABLE = 1 << 2,
 	SEEN_ROUTE = 1 << 3,
+	SEEN_ADDRESS = 1 << 4,
 };
 
 static int subscribe(struct net *net, struct mnl_socket *nl, const int *groups,
@@ -59,10 +60,11 @@ static int subscribe(struct net *net, struct mnl_socket *nl, const int *groups,
 
 int watch_open(struct net *net, struct error *e)
 {
-	static const int route_groups[] = { RTNLGRP_LINK, RTNLGRP_IPV4_RULE,
-					    RTNLGRP_IPV6_RULE,
-					    RTNLGRP_IPV4_ROUTE,
-					    RTNLGRP_IPV6_ROUTE };
+	static const int route_groups[] = {
+		RTNLGRP_LINK,       RTNLGRP_IPV4_RULE,  RTNLGRP_IPV6_RULE,
+		RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_IFADDR,
+		RTNLGRP_IPV6_IFADDR
+	};
 	static const int nft_groups[] = { NFNLGRP_NFTABLES };
 	int r;
 
@@ -113,6 +115,8 @@ static unsigned int route_seen(const struct nlmsghdr *nlh)
 	switch (nlh->nlmsg_type) {
 	case RTM_NEWLINK:
 	case RTM_DELLINK: return SEEN_LINK;
+	case RTM_NEWADDR:
+	case RTM_DELADDR: return SEEN_ADDRESS;
 	case RTM_NEWRULE:
 	case RTM_DELRULE: return SEEN_RULE;
 	case RTM_NEWROUTE:
@@ -189,6 +193,7 @@ static unsigned int check_links(struct net *net, const struct net_plan *plan)
 	unsigned int changed = 0;
 	const struct net_link *tap;
 	struct net_links links;
+	struct lan lan;
 
 	if (links_read(net, &links, NULL) < 0)
 		return NET_CHANGED_LINKS;
@@ -201,6 +206,9 @@ static unsigned int check_links(struct net *net, const struct net_plan *plan)
 		if (!same_guard(&links, &links.v[i], &net->covered,
 				plan->tap_name))
 			changed |= NET_CHANGED_LINKS;
+	if (net->firewall && (lan_read(net, plan, &links, &lan) < 0 ||
+			      !lan_same(&lan, &net->lan)))
+		changed |= NET_CHANGED_LINKS;
 	links_free(&links);
 	return changed;
 }
@@ -217,7 +225,7 @@ unsigned int net_watch_read(struct net *net, const struct net_plan *plan)
 	watch_drain(net);
 	seen = net->seen;
 	net->seen = 0;
-	if (seen & SEEN_LINK)
+	if (seen & (SEEN_LINK | SEEN_ADDRESS))
 		changed |= check_links(net, plan);
 	if ((seen & SEEN_RULE) && net->rules && !rules_complete(net, plan))
 		changed |= NET_CHANGED_RULES;
