@@ -12,7 +12,8 @@ _torvm_options() {
 		[ "$1" != status ] || echo '--json --watch'
 		;;
 	circuits) echo '--runtime-dir --json --help' ;;
-	bridges) echo '--runtime-dir --config --json --show-secrets --qr --help' ;;
+	bridges) echo '--runtime-dir --config --json --show-secrets --qr
+		--transport --country --direct --url --add --help' ;;
 	selftest) echo '--runtime-dir --json --help' ;;
 	lockdown) echo '--runtime-dir --yes --json --help' ;;
 	doctor) echo '--config --runtime-dir --image-dir --json --help' ;;
@@ -36,7 +37,8 @@ _torvm() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--config | -c | --accel | --runtime-dir | --state-dir | \
-			--image-dir | --confirm | --timeout | -t | --qr)
+			--image-dir | --confirm | --timeout | -t | --qr | --transport | \
+			--country | --url)
 			((i++))
 			[[ ${COMP_WORDS[i]-} != = ]] || ((i++))
 			;;
@@ -65,6 +67,7 @@ _torvm() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return
 		;;
+	--transport) words='obfs4 meek snowflake webtunnel plain' ;;
 	--confirm | --timeout) words='60 120 300' ;;
 	-t) [[ $command != up ]] || words='60 120 300' ;;
 	esac
@@ -76,9 +79,11 @@ _torvm() {
 		elif [[ $command == config && $before == 0 ]]; then
 			words='check default'
 		elif [[ $command == bridges && $before == 0 ]]; then
-			words='list add remove use test'
+			words='list add remove use test request'
 		elif [[ $command == bridges && $prev == use ]]; then
 			words='none plain obfs4 meek snowflake webtunnel'
+		elif [[ $command == bridges && $prev == request ]]; then
+			words='settings defaults builtin map countries'
 		elif [[ $command == lockdown && $before == 0 ]]; then
 			words='on off status'
 		elif [[ $command == config && $prev == check ]]; then

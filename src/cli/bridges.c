@@ -142,6 +142,9 @@ static const struct {
 	{ "add", cli_bridges_add, true, 0 },
 	{ "remove", cli_bridges_remove, true, 0 },
 	{ "use", cli_bridges_use, true, 0 },
+	{ "request", cli_bridges_request, true,
+	  CLI_BIT(RUNTIME_DIR) | CLI_BIT(TRANSPORT) | CLI_BIT(COUNTRY) |
+		  CLI_BIT(DIRECT) | CLI_BIT(URL) | CLI_BIT(ADD) },
 	{ "test", cli_bridges_test, false,
 	  CLI_BIT(JSON) | CLI_BIT(RUNTIME_DIR) },
 };
@@ -170,6 +173,6 @@ int cli_bridges(const struct cli_args *args)
 	}
 	return cli_fail(EXIT_CODE_USAGE,
 			"torvm bridges: there is no \"%.40s\"; allowed: list, "
-			"add, remove, use, test",
+			"add, remove, use, test, request",
 			name);
 }

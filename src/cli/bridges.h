@@ -12,8 +12,14 @@ int cli_bridges_remove(const struct cli_args *args, const char *path,
 int cli_bridges_use(const struct cli_args *args, const char *path,
 		    char *const *words, int n);
 
+int cli_bridges_request(const struct cli_args *args, const char *path,
+			char *const *words, int n);
 int cli_bridges_test(const struct cli_args *args, const char *path,
 		     char *const *words, int n);
+
+/* Adds @lines to the configuration and says so. */
+int cli_bridges_add_list(const char *path,
+			 const struct config_bridge_list *lines);
 
 /* Whether Tor is entered by bridge @i. */
 bool cli_bridges_is_used(const struct config *cfg, size_t i);

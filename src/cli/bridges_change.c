@@ -169,12 +169,24 @@ static void print_added(const struct addition *a, const char *path)
 		       cli_bridges_transport_name(last));
 }
 
+int cli_bridges_add_list(const char *path,
+			 const struct config_bridge_list *lines)
+{
+	struct addition addition = { .lines = lines };
+	struct error e = ERROR_NULL(e);
+	int r = config_edit(path, add_lines, &addition, &e);
+
+	if (r < 0)
+		return cli_fail(cli_bridges_code(r), "%s", e.text);
+	print_added(&addition, path);
+	return EXIT_CODE_OK;
+}
+
 int cli_bridges_add(const struct cli_args *args, const char *path,
 		    char *const *words, int n)
 {
 	_cleanup_(config_bridge_list_deinit) struct config_bridge_list lines =
 		CONFIG_BRIDGE_LIST_NULL(lines);
-	struct addition addition = { .lines = &lines };
 	_cleanup_free_ char *text = NULL;
 	struct error e = ERROR_NULL(e);
 	size_t len = 0;
@@ -199,12 +211,9 @@ int cli_bridges_add(const struct cli_args *args, const char *path,
 		r = error_set(&e, -EINVAL,
 			      "there is no bridge line in it; nothing was "
 			      "changed");
-	if (r == 0)
-		r = config_edit(path, add_lines, &addition, &e);
 	if (r < 0)
 		return cli_fail(cli_bridges_code(r), "%s", e.text);
-	print_added(&addition, path);
-	return EXIT_CODE_OK;
+	return cli_bridges_add_list(path, &lines);
 }
 
 /* ------------------------------------------------------------------------- */

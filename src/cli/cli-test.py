@@ -7,6 +7,7 @@ The program is copied beside a stand-in for torvm-broker, so that nothing of
 this machine is touched: no network, no service, no real controller.
 """
 
+import http.server
 import json
 import os
 import pty
@@ -20,6 +21,7 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 
 ROOT = os.geteuid() == 0
 if ROOT and "--in-namespace" not in sys.argv:
@@ -721,7 +723,7 @@ class Circuits(Base):
         self.assertEqual(self.here("status", "--watch").stdout.count("12.3 kB/s down"), 1)
 
 
-class Bridges(Base):
+class BridgesBase(Base):
     FP = "0123456789ABCDEF0123456789ABCDEF01234567"
     OBFS4 = f"obfs4 192.0.2.1:443 {FP} cert={'s' * 70} iat-mode=0"
     PLAIN = f"192.0.2.2:9001 {FP}"
@@ -747,6 +749,8 @@ class Bridges(Base):
         with open(self.config, "w", encoding="utf-8") as f:
             json.dump(what, f)
 
+
+class Bridges(BridgesBase):
     def test_pasted_lines_are_added_listed_and_removed(self):
         self.write({"vm": {"cpus": 2}})
         os.chmod(self.config, 0o640)
@@ -826,6 +830,134 @@ class Bridges(Base):
         self.assertEqual(json.loads(done.stdout), [
             {"number": 1, "transport": "obfs4", "state": "down"}])
         self.bridges(*args, "3", code=2)
+
+
+class Moat(http.server.BaseHTTPRequestHandler):
+    """The bridge service; says "answer" of the server to everything."""
+
+    def do_GET(self):
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length).decode()
+        self.server.asked.append((self.path, self.headers["Content-Type"], body))
+        self.server.uids.append(self.peer_uid())
+        self.send_response(self.server.code)
+        self.send_header("Location", "http://192.0.2.1/")
+        self.end_headers()
+        try:
+            self.wfile.write(self.server.answer)
+        except OSError:
+            pass
+
+    do_POST = do_GET
+
+    def peer_uid(self):
+        """Whose the connection's other end is, by /proc/net/tcp."""
+        with open("/proc/net/tcp", encoding="ascii") as f:
+            for line in f.readlines()[1:]:
+                words = line.split()
+                if int(words[1].split(":")[1], 16) == self.client_address[1]:
+                    return int(words[7])
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+class Request(BridgesBase):
+    def setUp(self):
+        super().setUp()
+        shutil.copy2(os.path.join(os.path.dirname(TORVM), "torvm-moat"), self.bin)
+        if ROOT:
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        self.server = http.server.HTTPServer(("127.0.0.1", 0), Moat)
+        self.server.asked, self.server.uids, self.server.code = [], [], 200
+        self.answer({"settings": [{"bridges": {
+            "type": "obfs4", "source": "bridgedb",
+            "bridge_strings": [self.OBFS4, "conjure 192.0.2.1:1"]}}], "country": "cn"})
+        thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        thread.start()
+        self.addCleanup(self.server.server_close)
+        self.addCleanup(thread.join)
+        self.addCleanup(self.server.shutdown)
+        self.url = "http://127.0.0.1:%d/moat/circumvention" % self.server.server_port
+
+    def answer(self, answer):
+        self.server.answer = json.dumps(answer).encode()
+
+    def request(self, *args, code=0):
+        return self.bridges("request", "--runtime-dir", self.run_dir, "--url", self.url,
+                            *args, code=code)
+
+    def test_nobody_is_asked_in_the_clear(self):
+        done = self.request()
+        self.assertIn("nothing was asked", done.stderr)
+        self.assertIn("built-in", done.stderr)
+        self.assertIn("snowflake ", done.stdout)
+        self.assertEqual(self.server.asked, [])
+        self.controller(GetStatus=[{"status": status("WaitBootstrap")}])
+        self.assertIn("traffic is blocked", self.request("--direct").stderr)
+        self.assertEqual(self.server.asked, [])
+        self.request("--transport", "webtunnel", code=1)
+
+    def test_directly_if_the_user_says_so(self):
+        done = self.request("--direct", "--country", "cn", "--transport", "obfs4")
+        self.assertEqual(done.stdout, self.OBFS4 + "\n")
+        self.assertIn("1 further bridges", done.stderr)
+        (path, kind, body), = self.server.asked
+        self.assertEqual((path, kind), ("/moat/circumvention/settings",
+                                        "application/vnd.api+json"))
+        self.assertEqual(json.loads(body), {"country": "cn", "transports": ["obfs4"]})
+        # What is printed is what "add" reads.
+        self.bridges("add", stdin=done.stdout)
+        self.assertEqual(self.content()["bridge"]["bridges"], [self.OBFS4])
+
+    def test_bridges_go_into_the_configuration(self):
+        done = self.request("--direct", "--add", "defaults")
+        self.assertEqual(self.server.asked[0][0], "/moat/circumvention/defaults")
+        self.assertEqual(self.content()["bridge"]["bridges"], [self.OBFS4])
+        self.assertNotIn("cert=", done.stdout)
+
+    @unittest.skipUnless(ROOT, "needs root to give it up")
+    def test_root_does_not_ask(self):
+        with unittest.mock.patch.dict(os.environ, {"SUDO_UID": "1234", "SUDO_GID": "1234"}):
+            self.request("--direct")
+        with unittest.mock.patch.dict(os.environ):
+            os.environ.pop("SUDO_UID", None)
+            self.request("--direct")
+        self.assertEqual(self.server.uids, [1234, 65534])
+
+    def test_map_and_countries_are_printed(self):
+        self.answer({"cn": {"settings": [{"bridges": {"type": "snowflake"}}]}})
+        self.assertEqual(self.request("--direct", "map").stdout, "cn: snowflake\n")
+        self.assertEqual(self.server.asked[0][1:], (None, ""))
+        self.answer(["by", "cn"])
+        self.assertEqual(self.request("--direct", "countries").stdout, "by\ncn\n")
+        self.answer({"settings": [], "country": "se"})
+        self.assertIn("without bridges in se", self.request("--direct").stderr)
+
+    def test_other_answers_fall_back_to_the_built_in_bridges(self):
+        for answer, words in ((b"<html>", "login page"), (b"x" * 2_000_000, "too long"),
+                              (b'{"errors": [{"code": 406, "detail": "no"}]}', "(406): no")):
+            self.server.answer = answer
+            done = self.request("--direct")
+            self.assertIn(words, done.stderr)
+            self.assertIn("snowflake ", done.stdout)
+        self.server.code = 302
+        self.assertIn("another address", self.request("--direct").stderr)
+        self.server.shutdown()
+        self.server.server_close()
+        self.assertIn("was not reached", self.request("--direct").stderr)
+
+    def test_through_tor_its_socks_port_is_used(self):
+        self.controller(GetStatus=[{"status": status("Running")}])
+        done = self.request("--url", "https://bridges.example/moat")
+        self.assertIn("through Tor", done.stderr)
+        self.assertIn("not reached", done.stderr)
+
+    def test_wrong_usage(self):
+        for args in (("--country", "china"), ("--transport", "obfs3"), ("nonsense",),
+                     ("--url", "http://192.0.2.1/")):
+            self.request(*args, code=2)
 
 
 if __name__ == "__main__":

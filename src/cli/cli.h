@@ -40,6 +40,11 @@ enum cli_option {
 	CLI_OPTION_FOLLOW,
 	CLI_OPTION_SHOW_SECRETS,
 	CLI_OPTION_QR,
+	CLI_OPTION_TRANSPORT,
+	CLI_OPTION_COUNTRY,
+	CLI_OPTION_DIRECT,
+	CLI_OPTION_URL,
+	CLI_OPTION_ADD,
 	CLI_OPTION_HELP,
 	CLI_OPTION_VERSION,
 	CLI_OPTION_COUNT,
@@ -59,9 +64,12 @@ struct cli_args {
 	char *runtime_dir;
 	char *state_dir;
 	char *image_dir;
-	const char *accel;  /* "auto", "kvm", "tcg"; NULL: not given */
-	uint32_t confirm_s; /* 0: not given */
-	uint32_t timeout_s; /* 0: not given */
+	const char *accel;     /* "auto", "kvm", "tcg"; NULL: not given */
+	uint32_t confirm_s;    /* 0: not given */
+	uint32_t timeout_s;    /* 0: not given */
+	const char *transport; /* NULL: not given, as are these */
+	const char *country;
+	const char *url;
 	uint32_t qr;        /* number of a bridge; 0: not given */
 	char *const *words; /* arguments that are no options */
 	int n_words;

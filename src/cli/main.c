@@ -96,12 +96,14 @@ const struct cli_command cli_commands[] = {
 	  "  3  no controller runs\n"
 	  "  6  root or group torvm is needed\n",
 	  "  torvm newnym\n" },
-	{ "bridges", "list | add | remove | use | test",
+	{ "bridges", "list | add | remove | use | test | request",
 	  "enter Tor by bridges, where it is blocked",
 	  CLI_BIT(CONFIG) | CLI_BIT(JSON) | CLI_BIT(SHOW_SECRETS) |
-		  CLI_BIT(QR) | CLI_BIT(RUNTIME_DIR),
+		  CLI_BIT(QR) | CLI_BIT(RUNTIME_DIR) | CLI_BIT(TRANSPORT) |
+		  CLI_BIT(COUNTRY) | CLI_BIT(DIRECT) | CLI_BIT(URL) |
+		  CLI_BIT(ADD),
 	  1, 256, cli_bridges,
-	  "list, add [LINE...], remove N, use TRANSPORT, test [N].\n\n"
+	  "list, add [LINE...], remove N, use TRANSPORT, test [N], request [WHAT].\n\n"
 	  "list shows the bridges of the configuration, with \"***\" for what is\n"
 	  "secret; --qr N draws one for a camera. add reads bridge lines as they are\n"
 	  "handed out, or the text of a QR code, from standard input (\"-\", or no\n"
@@ -112,7 +114,10 @@ const struct cli_command cli_commands[] = {
 	  "use plain by those without a transport; use none without bridges.\n"
 	  "The file is replaced in one step; a running controller goes on as it is\n"
 	  "until the next start. test asks the running Tor which of the bridges it\n"
-	  "reaches; nothing else is sent.\n",
+	  "reaches; nothing else is sent. request asks the Tor Project's bridge\n"
+	  "service through Tor for bridges that work in a country, and prints them\n"
+	  "(WHAT: settings, defaults, builtin, map, countries); if Tor is not\n"
+	  "connected nobody is asked, and the built-in ones are printed.\n",
 	  "  0  done; test: at least one was reached\n"
 	  "  1  it failed; the message says at what; test: none was reached\n"
 	  "  2  wrong usage\n"
@@ -121,7 +126,8 @@ const struct cli_command cli_commands[] = {
 	  "  6  root is needed\n",
 	  "  torvm bridges add < bridges.txt\n"
 	  "  torvm bridges use snowflake\n"
-	  "  torvm bridges list --json\n" },
+	  "  torvm bridges list --json\n"
+	  "  sudo torvm bridges request --country cn --add\n" },
 	{ "confirm", "", "keep a protection started with --confirm",
 	  CLI_BIT(RUNTIME_DIR), 0, 0, cli_confirm,
 	  "Tells a controller that was started with --confirm that the caller can\n"

@@ -45,6 +45,15 @@ static const struct {
 	[CLI_OPTION_SHOW_SECRETS] = { "show-secrets", 0, NULL,
 				      "do not hide what is secret" },
 	[CLI_OPTION_QR] = { "qr", 0, "N", "draw bridge N as a QR code" },
+	[CLI_OPTION_TRANSPORT] = { "transport", 0, "NAME",
+				   "ask for bridges of one kind" },
+	[CLI_OPTION_COUNTRY] = { "country", 0, "CC",
+				 "ask for what works there" },
+	[CLI_OPTION_DIRECT] = { "direct", 0, NULL,
+				"ask in the clear if Tor is not connected" },
+	[CLI_OPTION_URL] = { "url", 0, "URL", "ask another bridge service" },
+	[CLI_OPTION_ADD] = { "add", 0, NULL,
+			     "put what comes into the configuration" },
 	[CLI_OPTION_HELP] = { "help", 'h', NULL, "explain this command" },
 	[CLI_OPTION_VERSION] = { "version", 'V', NULL, "print the version" },
 };
@@ -147,6 +156,11 @@ static int take(struct cli_args *args, enum cli_option option,
 					   "--qr: \"%.40s\"; allowed: a number "
 					   "that \"torvm bridges list\" prints",
 					   value);
+	case CLI_OPTION_TRANSPORT: args->transport = value; return 0;
+	case CLI_OPTION_COUNTRY: args->country = value; return 0;
+	case CLI_OPTION_URL: args->url = value; return 0;
+	case CLI_OPTION_DIRECT:
+	case CLI_OPTION_ADD:
 	case CLI_OPTION_SHOW_SECRETS:
 	case CLI_OPTION_HEADLESS:
 	case CLI_OPTION_VERBOSE:
