@@ -29,6 +29,7 @@ from product import (  # noqa: E402
     Failure,
     Lab,
     Product,
+    exits,
     expect,
     leak_filter,
     same_network,
@@ -47,22 +48,6 @@ REFUSED = [
 # Sent without an error, and stopped below the sockets: only the capture tells.
 SILENT = ["packet", "packet-bypass"]
 AT_ONCE_MS = 500
-
-
-def exits(lab):
-    found = set()
-    for addresses in lab.addresses["exits"].values():
-        found.update(addresses.values())
-    return found
-
-
-def page_through_tor(t):
-    """Fetches a page by name; the server must have seen an exit."""
-    done = t.fetch("http://www.lab.test/address")
-    expect(done.code == 0, "fetch through Tor: %s\n%s" % (done, t.log()))
-    source = done.out.strip()
-    expect(source in exits(t.lab), "the server saw %s, not an exit" % source)
-    return source
 
 
 def no_leaks(t, capture):
@@ -280,7 +265,7 @@ def first_up_reaches_running(t):
     with t.lab.capture("start") as capture:
         with Pester(t):
             status = t.wait_state("Running")
-            page_through_tor(t)
+            t.page_through_tor()
         no_leaks(t, capture)
         expect(
             capture.show("tcp and dst net 198.51.100.0/24"), "Tor was never contacted"
@@ -301,7 +286,7 @@ def pages_and_names_go_through_tor(t):
     t.ensure_running()
     with t.lab.capture("main") as capture:
         queries = len(t.lab.dns_queries())
-        page_through_tor(t)
+        t.page_through_tor()
         # A server that nobody runs: Tor in the guest answers for it.
         for probe in ("dns4", "dns4-gateway"):
             answer = t.probe(probe)[probe]
@@ -596,7 +581,7 @@ def killed_qemu_comes_back_and_nothing_leaks(t):
             status = t.wait_state("Running")
             expect(status["vm"]["pid"] != old, "the killed VM is still named")
         no_leaks(t, capture)
-    page_through_tor(t)
+    t.page_through_tor()
 
 
 @cases.case
@@ -624,7 +609,7 @@ def stopped_qemu_is_noticed(t):
 @cases.case
 def connection_past_tor_raises_an_alarm(t):
     t.ensure_running()
-    page_through_tor(t)
+    t.page_through_tor()
     # Two rounds of the auditor, with Tor's own connections alone.
     time.sleep(15)
     expect(t.status()["alarms"] == [], "a false alarm: %s" % t.status())
@@ -643,7 +628,7 @@ def connection_past_tor_raises_an_alarm(t):
         expect("203.0.113.10:80" in t.torvm("status").out, "not shown")
     finally:
         process.communicate(timeout=20)
-    page_through_tor(t)
+    t.page_through_tor()
     t.down()
 
 
@@ -658,7 +643,7 @@ def killed_engine_adopts_the_vm(t):
             status = t.wait_state("Running")
         no_leaks(t, capture)
     expect(status["vm"]["pid"] == old, "the VM was not adopted: %s" % status)
-    page_through_tor(t)
+    t.page_through_tor()
 
 
 @cases.case
@@ -708,7 +693,7 @@ def killed_controller_is_replaced_by_the_next_start(t):
     with t.lab.capture("next-start") as capture:
         with Pester(t):
             t.up()
-            page_through_tor(t)
+            t.page_through_tor()
         no_leaks(t, capture)
     t.down()
     same_network(before, t.snapshot())
@@ -725,7 +710,7 @@ def deleted_tap_comes_back(t):
             )
             t.wait_state("Running")
         no_leaks(t, capture)
-    page_through_tor(t)
+    t.page_through_tor()
 
 
 @cases.case
@@ -745,7 +730,7 @@ def flushed_firewall_and_rules_come_back(t):
         wait_for("the block", repaired, 20)
         expect(t.probe("udp4-device")["udp4-device"]["error"], "not refused")
         capture.sync()
-    page_through_tor(t)
+    t.page_through_tor()
 
 
 @cases.case
@@ -759,7 +744,7 @@ def corrupt_state_disk_is_replaced(t):
     t.up(timeout=180)
     expect(os.path.exists(disk + ".bad"), "the old disk was not kept")
     expect(".bad" in t.log(), "the log does not say so")
-    page_through_tor(t)
+    t.page_through_tor()
 
 
 @cases.case
@@ -784,7 +769,7 @@ def unreachable_network_is_named_and_survived(t):
         expect("%" in status["last_error"], "no stage: %s" % status["last_error"])
         t.lab.net_restore()
         t.wait_state("Running", timeout_s=180)
-        page_through_tor(t)
+        t.page_through_tor()
     finally:
         t.lab.net_restore()
         t.configure()
@@ -862,7 +847,7 @@ def lockdown_holds_before_and_after(t):
         expect(done.code == 0, str(done))
         with Pester(t):
             t.up()
-            page_through_tor(t)
+            t.page_through_tor()
             expect(t.status()["lockdown"] is True, "not told while running")
             report = json.loads(t.torvm("selftest", "--json").out)
             expect(report["verdict"] == "blocked", "selftest: %s" % report)

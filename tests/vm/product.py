@@ -221,9 +221,25 @@ class Product:
             timeout=timeout_s + 10,
         )
 
+    def page_through_tor(self, timeout_s=30):
+        """Fetch a page by name; the server must have seen an exit. Returns which."""
+        done = self.fetch("http://www.lab.test/address", timeout_s=timeout_s)
+        expect(done.code == 0, "fetch through Tor: %s\n%s" % (done, self.log()))
+        source = done.out.strip()
+        expect(source in exits(self.lab), "the server saw %s, not an exit" % source)
+        return source
+
     def leaks(self, capture):
         """Packets of a capture that docs/SECURITY.md does not allow."""
         return capture.show(leak_filter(self.lab))
+
+
+def exits(lab):
+    """Addresses that a server sees of what comes through Tor."""
+    found = set()
+    for addresses in lab.addresses["exits"].values():
+        found.update(addresses.values())
+    return found
 
 
 def clean_environment():
@@ -276,8 +292,11 @@ def host_mac(lab):
     return link[0]["address"]
 
 
-def leak_filter(lab, tor_net="198.51.100.0/24"):
-    """tcpdump expression: what the host sent and may not send while up."""
+def leak_filter(lab, tor_net="198.51.100.0/24", uplink=None):
+    """tcpdump expression: what the host sent and may not send while up.
+
+    uplink: expressions for what the VM may send, if other than TCP to tor_net.
+    """
     host = lab.addresses["host"]["ipv4"]
     allowed = [
         "arp",
@@ -287,8 +306,9 @@ def leak_filter(lab, tor_net="198.51.100.0/24"):
         # RS, NS, NA; MLD reports come behind a hop-by-hop header.
         "icmp6 and (ip6[40] = 133 or ip6[40] = 135 or ip6[40] = 136)",
         "ip6[6] = 0 and (ip6[48] = 131 or ip6[48] = 132 or ip6[48] = 143)",
-        "tcp and src host %s and dst net %s" % (host, tor_net),
     ]
+    for one in uplink or ["tcp and dst net " + tor_net]:
+        allowed.append("src host %s and %s" % (host, one))
     return "ether src %s and not (%s)" % (
         host_mac(lab),
         " or ".join("(%s)" % a for a in allowed),

@@ -1,0 +1,227 @@
+#!/usr/bin/python3
+"""Bridges and upstream proxies, against real peers and a censor in the lab.
+
+    transports_test.py [--list] [--keep] [WORD...]     cases whose name has a WORD
+
+Every case holds the capture on the router's side of the host's uplink to the bridge
+or proxy of its configuration: who else is contacted is a leak.
+"""
+
+import argparse
+import base64
+import contextlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from cases import Cases  # noqa: E402
+from product import Lab, Product, expect, leak_filter, wait_for  # noqa: E402
+
+cases = Cases()
+# A start with a transport, on a machine that is busy with other tests.
+RUNNING_S = 180
+RELAYS = "tcp and dst net 198.51.100.0/24"
+
+
+class Stage(Product):
+    """TorVM in the lab, with one bridge and one proxy at most."""
+
+    bridge = proxy = address = port = None
+
+    def use(self, bridge_peer=None, proxy_peer=None, **sections):
+        """Start peers and write the configuration that goes through them."""
+        self.ensure_down()
+        self.lab.censor("off")
+        self.bridge, self.proxy = bridge_peer, proxy_peer
+        self.lab.peers_up(*(name for name in (self.bridge, self.proxy) if name))
+        self.configure(use_bridge=self.bridge, use_proxy=self.proxy, **sections)
+        if self.proxy or self.bridge:
+            facts = self.lab.peer(self.proxy or self.bridge)
+            self.address, self.port = facts["address"].split(":")
+
+    def contact(self):
+        """tcpdump expression: to the one that is to be contacted."""
+        return "tcp and dst host %s and tcp dst port %s" % (self.address, self.port)
+
+    @contextlib.contextmanager
+    def judged(self, *more):
+        """From the block on, the host sends to its peer alone, and it does.
+
+        more: tcpdump expressions of what else may be sent.
+        """
+        self.up_until_blocked()
+        with self.lab.capture("transports") as capture:
+            yield capture
+            self.judge(capture, *more)
+
+    def judge(self, capture, *more):
+        capture.sync()
+        expect(capture.show(self.contact()), "the peer was never contacted")
+        leaked = capture.show(leak_filter(self.lab, uplink=[self.contact(), *more]))
+        expect(not leaked, "beside the peer:\n%s" % "\n".join(leaked[:20]))
+
+    def works(self):
+        self.wait_state("Running", timeout_s=RUNNING_S)
+        self.page_through_tor(timeout_s=60)
+
+    def loses_its_peer(self, capture):
+        """The peer dies while Running: it is tried again, and nothing else is."""
+        refusals = "tcp[tcpflags] & tcp-rst != 0 and src host " + self.address
+        self.lab.peers_down(self.proxy or self.bridge)
+        done = self.fetch("http://www.lab.test/address", timeout_s=20)
+        expect(done.code != 0, "a page without a peer: %s" % done)
+        seen = []
+
+        def tried_again():
+            capture.sync()
+            # A connection that was open is reset, too; then come new ones.
+            seen.append(len(capture.show(refusals)))
+            return seen[-1] > seen[0] + 1
+
+        wait_for("further attempts", tried_again, 180, 1)
+        expect(self.status()["blocked"], "not blocked")
+        capture.sync()
+        leaked = capture.show(leak_filter(self.lab, uplink=[self.contact()]))
+        expect(not leaked, "past the dead peer:\n%s" % "\n".join(leaked[:20]))
+
+    def secrets(self):
+        """Words of the configuration that nobody else may read."""
+        words = []
+        if self.bridge:
+            line = self.lab.peer(self.bridge)["line"].split()
+            words += [word for word in line if len(word) == 40]
+            words += [w.split("=", 1)[1] for w in line if w.startswith(("cert=", "url="))]
+        if self.proxy:
+            facts = self.lab.peer(self.proxy)
+            login = "%(username)s:%(password)s" % facts
+            words += [facts["password"], base64.b64encode(login.encode()).decode()]
+        return words
+
+    def secrets_are_kept(self):
+        words = self.secrets()
+        expect(words, "nothing to look for")
+        # The positive control: it can be found where it has to be.
+        with open(self.config_path, encoding="utf-8") as f:
+            expect(words[0] in f.read(), "%s is not in the configuration" % words[0])
+        argv = self.run("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").out
+        expect("qemu-system" in argv, "no argument vectors: %s" % argv)
+        shown = {
+            "an argument vector": argv,
+            "the log": self.torvm("log", timeout=20).out,
+            "the status": self.torvm("status").out + self.torvm("status", "--json").out,
+            **readable_files(self.directory),
+        }
+        for where, text in shown.items():
+            for word in words:
+                expect(word.lower() not in text.lower(), "%s in %s" % (word, where))
+
+
+def readable_files(top):
+    """{path: text} of the files below a folder that any user may read."""
+    found = {}
+    for folder, folders, files in os.walk(top):
+        for name in list(folders):
+            mode = os.stat(os.path.join(folder, name)).st_mode
+            if not mode & stat.S_IXOTH:
+                folders.remove(name)
+        for name in files:
+            path = os.path.join(folder, name)
+            mode = os.lstat(path).st_mode
+            if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+                with open(path, encoding="utf-8", errors="replace") as f:
+                    found[path] = f.read()
+    return found
+
+
+# --- the positive control -------------------------------------------------------
+
+
+@cases.case
+def without_bridges_relays_are_contacted(t):
+    t.use()
+    t.up_until_blocked()
+    with t.lab.capture("transports") as capture:
+        t.works()
+        capture.sync()
+        expect(capture.show(RELAYS), "no relay was contacted")
+        expect(not t.leaks(capture), "a leak without bridges")
+    # The other cases' judge would not have let this pass.
+    other = leak_filter(t.lab, uplink=["tcp and dst host 203.0.113.41"])
+    expect(capture.show(other), "the judge sees nothing")
+
+
+# --- bridges ----------------------------------------------------------------------
+
+
+@cases.case
+def obfs4_while_tor_is_reset(t):
+    t.use("obfs4")
+    t.lab.censor("reset-tor")
+    with t.judged():
+        t.works()
+        t.secrets_are_kept()
+
+
+@cases.case
+def a_bridge_that_dies_is_not_replaced(t):
+    """Goes on with the case before: Running, by obfs4, knowing every relay."""
+    expect(t.bridge == "obfs4" and t.status()["state"] == "Running", "no obfs4")
+    with t.lab.capture("transports") as capture:
+        t.loses_its_peer(capture)
+    t.down()
+
+
+@cases.case
+def obfs4_by_socks5_while_all_else_is_dropped(t):
+    t.use("obfs4proxy", "dante")
+    t.lab.censor("drop-all-but", "%s:%s" % (t.address, t.port))
+    with t.judged():
+        t.works()
+        t.secrets_are_kept()
+
+
+# --- proxies ----------------------------------------------------------------------
+
+
+@cases.case
+def tor_by_a_proxy_on_the_lan(t):
+    t.use(proxy_peer="squid")
+    with t.judged() as capture:
+        t.works()
+        t.secrets_are_kept()
+        t.loses_its_peer(capture)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--list", action="store_true", help="name the cases")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up")
+    parser.add_argument("word", nargs="*")
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(cases.names()))
+        return 0
+    lab = Lab(name="transports-%d" % os.getpid())
+    directory = tempfile.mkdtemp(prefix="torvm-transports-")
+    os.chmod(directory, 0o755)
+    start = time.monotonic()
+    try:
+        lab.up()
+        print("# lab up in %.1f s" % (time.monotonic() - start))
+        stage = Stage(lab, directory)
+        code = cases.run(stage, args.word, Stage.ensure_down)
+        stage.ensure_down()
+        return code
+    finally:
+        if not args.keep:
+            lab.down()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
