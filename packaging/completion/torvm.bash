@@ -16,7 +16,8 @@ _torvm_options() {
 		--transport --country --direct --url --add --help' ;;
 	selftest) echo '--runtime-dir --json --help' ;;
 	lockdown) echo '--runtime-dir --yes --json --help' ;;
-	doctor) echo '--config --runtime-dir --image-dir --json --help' ;;
+	doctor) echo '--config --runtime-dir --image-dir --json --connection
+		--help' ;;
 	*) echo '--help' ;;
 	esac
 }

@@ -39,6 +39,7 @@ complete -c torvm -n '__fish_seen_subcommand_from up' -s t -l timeout -x -a '60 
 complete -c torvm -n '__fish_seen_subcommand_from status lockdown doctor selftest bridges circuits' -s j -l json -d 'Print JSON'
 complete -c torvm -n '__fish_seen_subcommand_from status' -s w -l watch -d 'Print each change'
 complete -c torvm -n '__fish_seen_subcommand_from log' -s f -l follow -d 'Print each new line'
+complete -c torvm -n '__fish_seen_subcommand_from doctor' -l connection -d 'Find what keeps Tor from connecting'
 complete -c torvm -n '__fish_seen_subcommand_from bridges' -l show-secrets -d 'Do not hide what is secret'
 complete -c torvm -n '__fish_seen_subcommand_from bridges' -l qr -x -d 'Draw bridge N as a QR code'
 complete -c torvm -n '__fish_seen_subcommand_from bridges; and not __fish_seen_subcommand_from list add remove use test request' -a 'list add remove use test request'

@@ -32,7 +32,7 @@ if ROOT:
     sys.argv.remove("--in-namespace")
 TORVM = os.path.abspath(sys.argv.pop(1))
 KEYS = {"state", "since", "blocked", "lockdown", "lan_access", "bootstrap", "accel", "vm",
-        "tor", "last_error", "traffic", "alarms", "confirm_left", "refused", "stages",
+        "tor", "last_error", "traffic", "obstacle", "alarms", "confirm_left", "refused", "stages",
         "version"}
 
 
@@ -721,6 +721,56 @@ class Circuits(Base):
         self.assertEqual(json.loads(self.here("status", "--json").stdout)["traffic"],
                          running["traffic"])
         self.assertEqual(self.here("status", "--watch").stdout.count("12.3 kB/s down"), 1)
+
+
+class Connection(Base):
+    def findings(self, code):
+        done = self.here("doctor", "--connection", "--json")
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        return {f["check"]: f for f in json.loads(done.stdout)}
+
+    def test_what_tor_met_is_told_with_the_next_step(self):
+        self.controller(GetStatus=[{"status": status("WaitBootstrap", 5, obstacle={
+            "kind": "refused", "text": "The network refuses.",
+            "next": "sudo torvm bridges use obfs4"})}])
+        found = self.findings(1)
+        self.assertEqual(found["tor"]["result"], "bad")
+        self.assertIn("5 %", found["tor"]["text"])
+        self.assertIn("The network refuses.", found["tor"]["text"])
+        self.assertEqual(found["tor"]["next"], "sudo torvm bridges use obfs4")
+        self.assertEqual(found["clock"]["result"], "ok")
+        self.assertIn("Next step  sudo torvm bridges use obfs4", self.here("status").stdout)
+        self.assertIn("next:  sudo torvm bridges use",
+                      self.here("doctor", "--connection").stdout)
+
+    def test_without_a_controller_nobody_has_tried(self):
+        self.assertIn("nobody has tried", self.here("doctor", "--connection").stdout)
+
+    @unittest.skipUnless(ROOT, "needs a network namespace of its own")
+    def test_links_and_routes_are_looked_at(self):
+        def ip(*args):
+            subprocess.run(["ip", *args], check=True)
+
+        self.controller(GetStatus=[{"status": status("Running", 100)}])
+        self.assertIn("no network link", self.findings(1)["link"]["text"])
+        ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        self.addCleanup(ip, "link", "del", "v0")
+        for name in ("v0", "v1"):
+            ip("addr", "flush", "dev", name)
+            ip("link", "set", name, "up")
+        end = time.monotonic() + 60
+        while b"LOWER_UP" not in subprocess.check_output(["ip", "link", "show", "v0"]) or \
+                b"state UP" not in subprocess.check_output(["ip", "link", "show", "v0"]):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.02)
+        self.assertIn("no IPv4 address", self.findings(1)["link"]["text"])
+        ip("addr", "add", "192.0.2.2/24", "dev", "v0")
+        found = self.findings(1)
+        self.assertEqual(found["link"]["result"], "ok")
+        self.assertIn("no default route", found["route"]["text"])
+        ip("route", "add", "default", "via", "192.0.2.1")
+        found = self.findings(0)
+        self.assertEqual({f["result"] for f in found.values()}, {"ok"})
 
 
 class BridgesBase(Base):

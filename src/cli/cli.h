@@ -45,6 +45,7 @@ enum cli_option {
 	CLI_OPTION_DIRECT,
 	CLI_OPTION_URL,
 	CLI_OPTION_ADD,
+	CLI_OPTION_CONNECTION,
 	CLI_OPTION_HELP,
 	CLI_OPTION_VERSION,
 	CLI_OPTION_COUNT,
@@ -187,6 +188,7 @@ int cli_down(const struct cli_args *args);
 int cli_confirm(const struct cli_args *args);
 int cli_status(const struct cli_args *args);
 int cli_log(const struct cli_args *args);
+int cli_connection(const struct cli_args *args);
 int cli_circuits(const struct cli_args *args);
 int cli_newnym(const struct cli_args *args);
 int cli_bridges(const struct cli_args *args);

@@ -360,6 +360,11 @@ int cli_doctor(const struct cli_args *args)
 	json_t *list = json_array();
 	bool good = true;
 
+	if (args->given & CLI_BIT(CONNECTION)) {
+		json_decref(list);
+		config_free(d.cfg);
+		return cli_connection(args);
+	}
 	if (!d.cfg)
 		return cli_fail(EXIT_CODE_FAILED, "out of memory");
 	d.running = client_connect(cli_runtime_dir(args), &client, NULL) == 0;

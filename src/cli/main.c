@@ -167,14 +167,18 @@ const struct cli_command cli_commands[] = {
 	  "  torvm recover\n" },
 	{ "doctor", "", "find what is missing on this computer",
 	  CLI_BIT(CONFIG) | CLI_BIT(RUNTIME_DIR) | CLI_BIT(IMAGE_DIR) |
-		  CLI_BIT(JSON),
+		  CLI_BIT(JSON) | CLI_BIT(CONNECTION),
 	  0, 0, cli_doctor,
 	  "Checks everything a start needs, changes nothing, and names for each\n"
 	  "thing that is missing the command that mends it. Some checks need "
-	  "root.\n",
+	  "root.\n"
+	  "With --connection it says instead what keeps Tor from connecting, by what\n"
+	  "the kernel and the running Tor know, and what to try next; nothing is sent.\n",
 	  "  0  nothing is missing\n"
-	  "  1  something is; its line says what to do\n",
-	  "  torvm doctor\n" },
+	  "  1  something is; its line says what to do\n"
+	  "  6  --connection: root or group torvm is needed\n",
+	  "  torvm doctor\n"
+	  "  torvm doctor --connection\n" },
 	{ "selftest", "", "try to get past the block",
 	  CLI_BIT(RUNTIME_DIR) | CLI_BIT(JSON), 0, 0, cli_selftest,
 	  "Sends probes of many kinds, by themselves and bound to each network link\n"

@@ -54,6 +54,8 @@ static const struct {
 	[CLI_OPTION_URL] = { "url", 0, "URL", "ask another bridge service" },
 	[CLI_OPTION_ADD] = { "add", 0, NULL,
 			     "put what comes into the configuration" },
+	[CLI_OPTION_CONNECTION] = { "connection", 0, NULL,
+				    "find what keeps Tor from connecting" },
 	[CLI_OPTION_HELP] = { "help", 'h', NULL, "explain this command" },
 	[CLI_OPTION_VERSION] = { "version", 'V', NULL, "print the version" },
 };
@@ -159,6 +161,7 @@ static int take(struct cli_args *args, enum cli_option option,
 	case CLI_OPTION_TRANSPORT: args->transport = value; return 0;
 	case CLI_OPTION_COUNTRY: args->country = value; return 0;
 	case CLI_OPTION_URL: args->url = value; return 0;
+	case CLI_OPTION_CONNECTION:
 	case CLI_OPTION_DIRECT:
 	case CLI_OPTION_ADD:
 	case CLI_OPTION_SHOW_SECRETS:

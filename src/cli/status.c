@@ -119,6 +119,8 @@ static void print_text(const struct client_status *s)
 		       cli_colour(stdout, CLI_PLAIN), s->alarms[i]);
 	if (s->last_error[0])
 		printf("Last error %s\n", s->last_error);
+	if (s->obstacle.next[0])
+		printf("Next step  %s\n", s->obstacle.next);
 }
 
 struct watch {

@@ -41,6 +41,11 @@ struct client_status {
 		int64_t read, written;           /* bytes */
 		int64_t read_rate, written_rate; /* bytes/s */
 	} traffic;
+	struct {
+		char kind[24]; /* "": Tor is not stuck */
+		char text[256];
+		char next[256];
+	} obstacle;
 	char last_error[512];
 	char alarms[CLIENT_ALARMS_MAX][192];
 	size_t n_alarms;

@@ -112,6 +112,21 @@ static void get_traffic(const json_t *json, struct client_status *ret, bool *ok)
 	ret->traffic.written_rate = get_int(t, "written_rate", 0, true, ok);
 }
 
+static void get_obstacle(const json_t *json, struct client_status *ret,
+			 bool *ok)
+{
+	const json_t *o = json_object_get(json, "obstacle");
+
+	if (!o || json_is_null(o))
+		return;
+	get_text(o, "kind", ret->obstacle.kind, sizeof(ret->obstacle.kind),
+		 true, ok);
+	get_text(o, "text", ret->obstacle.text, sizeof(ret->obstacle.text),
+		 true, ok);
+	get_text(o, "next", ret->obstacle.next, sizeof(ret->obstacle.next),
+		 true, ok);
+}
+
 int client_status_from_json(const json_t *json, struct client_status *ret,
 			    struct error *e)
 {
@@ -145,6 +160,7 @@ int client_status_from_json(const json_t *json, struct client_status *ret,
 	get_text(json, "last_error", ret->last_error, sizeof(ret->last_error),
 		 false, &ok);
 	get_traffic(json, ret, &ok);
+	get_obstacle(json, ret, &ok);
 	get_alarms(json, ret, &ok);
 	ret->confirm_left = get_int(json, "confirm_left", -1, false, &ok);
 	ret->refused = get_int(json, "refused", 0, true, &ok);
@@ -181,6 +197,14 @@ static json_t *traffic_or_null(const struct client_status *s)
 			 (json_int_t)s->traffic.written_rate);
 }
 
+static json_t *obstacle_or_null(const struct client_status *s)
+{
+	if (!s->obstacle.kind[0])
+		return json_null();
+	return json_pack("{s:s, s:s, s:s}", "kind", s->obstacle.kind, "text",
+			 s->obstacle.text, "next", s->obstacle.next);
+}
+
 json_t *client_status_to_json(const struct client_status *s)
 {
 	json_t *stages = json_object(), *alarms = json_array();
@@ -192,7 +216,7 @@ json_t *client_status_to_json(const struct client_status *s)
 		json_array_append_new(alarms, json_string(s->alarms[i]));
 	return json_pack(
 		"{s:s, s:o, s:b, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
-		" s:{s:o, s:b}, s:o, s:o, s:o, s:o, s:I, s:o, s:s}",
+		" s:{s:o, s:b}, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:s}",
 		"state", s->state, "since", text_or_null(s->since), "blocked",
 		s->blocked, "lockdown", s->lockdown, "lan_access",
 		s->lan_access, "bootstrap", "percent", s->bootstrap_percent,
@@ -202,8 +226,9 @@ json_t *client_status_to_json(const struct client_status *s)
 		int_or_null(s->vm_uptime, -1), "tor", "version",
 		text_or_null(s->tor_version), "circuit_established",
 		s->circuit_established, "traffic", traffic_or_null(s),
-		"last_error", text_or_null(s->last_error), "alarms", alarms,
-		"confirm_left", int_or_null(s->confirm_left, -1), "refused",
+		"obstacle", obstacle_or_null(s), "last_error",
+		text_or_null(s->last_error), "alarms", alarms, "confirm_left",
+		int_or_null(s->confirm_left, -1), "refused",
 		(json_int_t)s->refused, "stages", stages, "version",
 		s->version);
 }

@@ -58,6 +58,19 @@ static json_t *traffic(const struct tor_bandwidth *b)
 			 (json_int_t)b->written_rate);
 }
 
+static void set_obstacle(json_t *status, const struct engine *e)
+{
+	enum tor_obstacle obstacle;
+	char next[200];
+
+	if (tor_link_obstacle(&e->tor, &obstacle, next, sizeof(next)))
+		json_object_set_new(
+			status, "obstacle",
+			json_pack("{s:s, s:s, s:s}", "kind",
+				  tor_obstacle_name(obstacle), "text",
+				  tor_obstacle_text(obstacle), "next", next));
+}
+
 json_t *status_object(const struct engine *e)
 {
 	const struct torctl_bootstrap *b = &e->tor.bootstrap;
@@ -91,6 +104,7 @@ json_t *status_object(const struct engine *e)
 	if (e->tor.bandwidth.read || e->tor.bandwidth.written)
 		json_object_set_new(status, "traffic",
 				    traffic(&e->tor.bandwidth));
+	set_obstacle(status, e);
 	if (e->last_error[0])
 		json_object_set_new(status, "last_error",
 				    json_string(e->last_error));

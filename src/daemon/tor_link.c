@@ -31,38 +31,35 @@
 /* Tor carries out SIGNAL NEWNYM once in this time (MAX_SIGNEWNYM_RATE). */
 #define NEW_IDENTITY_MS 10000
 
-/* What Tor's reason means to a person, and what can be done. */
-static const char *advice(const struct torctl_bootstrap *b)
+static struct tor_obstacle_facts facts_of(const struct tor_link *t)
 {
-	static const struct {
-		const char *reason, *advice;
-	} known[] = {
-		{ "NOROUTE",
-		  "This computer has no way to the Internet: check its cable "
-		  "or wireless network." },
-		{ "CONNECTREFUSED",
-		  "The network refuses the connection: a firewall, or a login "
-		  "page that has to be answered first." },
-		{ "TIMEOUT",
-		  "Nobody answers: the network may be down, wait for a login, "
-		  "or block Tor." },
-		{ "CONNECTRESET",
-		  "The network cuts the connection: it may block Tor." },
-		{ "TLS_ERROR",
-		  "Something between here and Tor meddles with the "
-		  "connection." },
-		{ "IDENTITY", "The answer does not come from the Tor relay." },
-	};
+	const struct config *cfg = t->engine->cfg;
 
-	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
-		if (!strcmp(b->reason, known[i].reason))
-			return known[i].advice;
-	return "Check that this computer's network works: cable, wireless, a "
-	       "login page.";
+	return (struct tor_obstacle_facts){
+		.bootstrap = &t->bootstrap,
+		.tor_answers = tor_control_is_ready(t->control),
+		.clock_wrong = t->clock_wrong,
+		.use_bridges = cfg->bridge.use_bridges,
+		.use_proxy = cfg->proxy.type != CONFIG_PROXY_NONE,
+		.transport = cfg->bridge.transport,
+	};
+}
+
+bool tor_link_obstacle(const struct tor_link *t, enum tor_obstacle *ret,
+		       char *next, size_t size)
+{
+	const struct tor_obstacle_facts facts = facts_of(t);
+
+	if (!t->complained || t->bootstrap.percent >= 100)
+		return false;
+	*ret = tor_obstacle_judge(&facts);
+	tor_obstacle_next(*ret, &facts, next, size);
+	return true;
 }
 
 static void complain(struct tor_link *t)
 {
+	const struct tor_obstacle_facts facts = facts_of(t);
 	const struct torctl_bootstrap *b = &t->bootstrap;
 
 	/* Said once, as long as it is the same. */
@@ -80,7 +77,7 @@ static void complain(struct tor_link *t)
 			       "leaves this machine; Tor keeps trying.",
 			       b->percent, b->summary,
 			       b->warning[0] ? ": " : "", b->warning,
-			       advice(b));
+			       tor_obstacle_text(tor_obstacle_judge(&facts)));
 	t->complained = true;
 }
 
@@ -128,7 +125,7 @@ static void on_bootstrap(void *userdata, const struct torctl_bootstrap *b)
 	if (progress) {
 		if (t->complained)
 			engine_forgive(t->engine);
-		t->complained = false;
+		t->complained = t->clock_wrong = false;
 		watch_progress(t);
 	}
 	engine_changed(t->engine);
@@ -156,6 +153,7 @@ static void on_clock_skew(void *userdata, int64_t seconds, const char *source)
 		       "The VM follows by itself. Nothing leaves this machine.",
 		       (int64_t)llabs(seconds), seconds > 0 ? "fast" : "slow",
 		       source);
+	t->clock_wrong = true;
 	t->complained = true;
 }
 
@@ -300,7 +298,7 @@ static const struct stream_ops ops = {
 static void forget(struct tor_link *t)
 {
 	t->bootstrap = (struct torctl_bootstrap){ 0 };
-	t->circuit_established = false;
+	t->circuit_established = t->clock_wrong = false;
 	t->bandwidth = (struct tor_bandwidth){ 0 };
 	reset(t);
 	uv_timer_stop(&t->answer);

@@ -7,6 +7,7 @@
 
 #include "daemon/stream.h"
 #include "tor/control.h"
+#include "tor/obstacle.h"
 
 struct engine;
 
@@ -19,6 +20,7 @@ struct tor_link {
 	bool asked;        /* BOOTSTRAPPED is owed */
 	bool complained;   /* last_error is about being stuck */
 	struct torctl_bootstrap bootstrap;
+	bool clock_wrong; /* so Tor has said, and nothing went on since */
 	struct torctl_bootstrap said; /* what the last complaint was about */
 	bool circuit_established;
 	char version[64]; /* "": not told yet */
@@ -42,6 +44,10 @@ int tor_link_question(struct tor_link *t, enum tor_question question);
 
 /* Whole seconds until Tor builds new circuits for a new identity. */
 unsigned int tor_link_new_identity_wait(const struct tor_link *t);
+
+/* Whether Tor is stuck; if so, on what and what to do (@next). */
+bool tor_link_obstacle(const struct tor_link *t, enum tor_obstacle *ret,
+		       char *next, size_t size);
 
 /* BOOTSTRAPPED once it is, or already is. */
 void tor_link_ask(struct tor_link *t);

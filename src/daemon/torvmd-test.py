@@ -625,11 +625,16 @@ class TorvmdTest(unittest.TestCase):
         error = wait_for(lambda: e.client().status().get("last_error"))
         self.assertIn("No route to host", error)
         self.assertIn("cable", error)
+        obstacle = e.client().status()["obstacle"]
+        self.assertEqual(obstacle["kind"], "no-route")
+        self.assertIn("cable", obstacle["text"])
+        self.assertIn("doctor --connection", obstacle["next"])
         e.quiet(0.2)
         self.assertEqual(e.client().status()["state"], "WaitBootstrap")
         e.tor.write("650 STATUS_CLIENT " + BOOTSTRAPPED + "\r")
         e.expect("NOTIFY")
         self.assertNotIn("last_error", e.client().status())
+        self.assertNotIn("obstacle", e.client().status())
 
     def test_vanished_broker_ends_the_engine_at_once(self):
         e = self.engine()

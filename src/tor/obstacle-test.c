@@ -1,0 +1,115 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tor/obstacle.h"
+
+static const char *judge(const char *tag, const char *reason,
+			 struct tor_obstacle_facts facts)
+{
+	struct torctl_bootstrap b = { .percent = 10 };
+
+	str_copy(b.tag, sizeof(b.tag), tag);
+	str_copy(b.reason, sizeof(b.reason), reason);
+	facts.bootstrap = &b;
+	return tor_obstacle_name(tor_obstacle_judge(&facts));
+}
+
+static void reasons_and_stages_are_told_apart(void **state)
+{
+	static const struct {
+		const char *tag, *reason, *name;
+	} cases[] = {
+		{ "conn", "NOROUTE", "no-route" },
+		{ "conn", "CONNECTREFUSED", "refused" },
+		{ "conn_dir", "TIMEOUT", "timeout" },
+		{ "handshake", "CONNECTRESET", "cut" },
+		{ "handshake", "TLS_ERROR", "cut" },
+		{ "conn_done", "DONE", "cut" },
+		{ "conn", "IDENTITY", "identity" },
+		{ "conn_pt", "PT_MISSING", "transport" },
+		{ "conn", "RESOURCELIMIT", "unknown" },
+		{ "conn", "", "timeout" },
+		{ "conn_pt", "", "timeout" },
+		{ "conn_done_pt", "", "cut" },
+		{ "handshake", "", "cut" },
+		{ "onehop_create", "", "directory" },
+		{ "requesting_status", "", "directory" },
+		{ "loading_descriptors", "", "directory" },
+		{ "", "", "unknown" },
+	};
+	const struct tor_obstacle_facts answers = { .tor_answers = true };
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		assert_string_equal(
+			judge(cases[i].tag, cases[i].reason, answers),
+			cases[i].name);
+}
+
+static void what_explains_all_comes_first(void **state)
+{
+	const struct tor_obstacle_facts none = { 0 };
+	const struct tor_obstacle_facts clock = { .tor_answers = true,
+						  .clock_wrong = true };
+	const struct tor_obstacle_facts names = { .tor_answers = true,
+						  .names_fail = true };
+
+	assert_string_equal(judge("conn", "TIMEOUT", none), "tor");
+	assert_string_equal(judge("conn", "TIMEOUT", clock), "clock");
+	assert_string_equal(judge("conn", "TIMEOUT", names), "names");
+}
+
+static void transports_are_tried_in_turn(void **state)
+{
+	assert_int_equal(tor_next_transport(false, CONFIG_TRANSPORT_NONE),
+			 CONFIG_TRANSPORT_OBFS4);
+	assert_int_equal(tor_next_transport(true, CONFIG_TRANSPORT_OBFS4),
+			 CONFIG_TRANSPORT_SNOWFLAKE);
+	assert_int_equal(tor_next_transport(true, CONFIG_TRANSPORT_SNOWFLAKE),
+			 CONFIG_TRANSPORT_MEEK_LITE);
+	assert_int_equal(tor_next_transport(true, CONFIG_TRANSPORT_MEEK_LITE),
+			 -1);
+}
+
+static void every_obstacle_has_words_and_a_way_on(void **state)
+{
+	const struct tor_obstacle_facts facts[] = {
+		{ .tor_answers = true },
+		{ .use_bridges = true, .transport = CONFIG_TRANSPORT_OBFS4 },
+		{ .use_bridges = true,
+		  .transport = CONFIG_TRANSPORT_MEEK_LITE },
+		{ .use_proxy = true },
+	};
+	char next[200];
+
+	for (int o = 0; o < TOR_OBSTACLE_COUNT; o++) {
+		const char *text = tor_obstacle_text((enum tor_obstacle)o);
+
+		assert_int_equal(text[strlen(text) - 1], '.');
+		assert_true(tor_obstacle_name((enum tor_obstacle)o)[0]);
+		for (size_t i = 0; i < ARRAY_SIZE(facts); i++) {
+			tor_obstacle_next((enum tor_obstacle)o, &facts[i], next,
+					  sizeof(next));
+			assert_true(strlen(next) > 8);
+			assert_true(strlen(next) < sizeof(next) - 1);
+		}
+	}
+	tor_obstacle_next(TOR_OBSTACLE_TIMEOUT, &facts[1], next, sizeof(next));
+	assert_non_null(strstr(next, "bridges use snowflake"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reasons_and_stages_are_told_apart),
+		cmocka_unit_test(what_explains_all_comes_first),
+		cmocka_unit_test(transports_are_tried_in_turn),
+		cmocka_unit_test(every_obstacle_has_words_and_a_way_on),
+	};
+
+	return cmocka_run_group_tests_name("tor-obstacle", tests, NULL, NULL);
+}

@@ -1,0 +1,192 @@
+/*
+ * Theory of operation: Tor says how far it is (a tag) and, once a connection
+ * has failed, why (a reason; control-spec, "bootstrap phases" and the reasons
+ * of ORCONN events). The reason is believed; without one, the stage at which
+ * nothing goes on tells what kind of thing is in the way. Facts that explain
+ * all of it (the clock, names) come first.
+ */
+#include "tor/obstacle.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+	const char *name, *text;
+} obstacles[] = {
+	[TOR_OBSTACLE_TOR] = { "tor", "Tor does not answer in the VM." },
+	[TOR_OBSTACLE_NO_ROUTE] = { "no-route",
+				    "This computer has no way to the Internet: check its cable or "
+				    "wireless network." },
+	[TOR_OBSTACLE_NAMES] = { "names",
+				 "A host name that the transport or proxy needs is not "
+				 "resolved by this computer's resolvers." },
+	[TOR_OBSTACLE_REFUSED] = { "refused",
+				   "The network refuses the connection: a firewall, or a login "
+				   "page that has to be answered first." },
+	[TOR_OBSTACLE_TIMEOUT] = { "timeout",
+				   "Nobody answers: the network may be down, wait for a login, or "
+				   "block Tor." },
+	[TOR_OBSTACLE_CUT] = { "cut",
+			       "The network cuts the connection or meddles with it: it may "
+			       "block Tor." },
+	[TOR_OBSTACLE_IDENTITY] = { "identity",
+				    "The answer does not come from the Tor relay or bridge that was "
+				    "called." },
+	[TOR_OBSTACLE_CLOCK] = { "clock",
+				 "This computer's clock is wrong, and Tor "
+				 "cannot work so." },
+	[TOR_OBSTACLE_DIRECTORY] = { "directory",
+				     "Tor is connected, but does not get the list of relays: the "
+				     "connection is very slow, or throttled." },
+	[TOR_OBSTACLE_TRANSPORT] = { "transport",
+				     "The transport does not work in the VM." },
+	[TOR_OBSTACLE_UNKNOWN] = { "unknown",
+				   "Check that this computer's network works: cable, wireless, a "
+				   "login page." },
+};
+_Static_assert(ARRAY_SIZE(obstacles) == TOR_OBSTACLE_COUNT, "obstacles");
+
+const char *tor_obstacle_name(enum tor_obstacle obstacle)
+{
+	return obstacles[obstacle].name;
+}
+
+const char *tor_obstacle_text(enum tor_obstacle obstacle)
+{
+	return obstacles[obstacle].text;
+}
+
+static enum tor_obstacle by_reason(const char *reason)
+{
+	static const struct {
+		const char *reason;
+		enum tor_obstacle obstacle;
+	} reasons[] = {
+		{ "NOROUTE", TOR_OBSTACLE_NO_ROUTE },
+		{ "CONNECTREFUSED", TOR_OBSTACLE_REFUSED },
+		{ "TIMEOUT", TOR_OBSTACLE_TIMEOUT },
+		{ "CONNECTRESET", TOR_OBSTACLE_CUT },
+		{ "IOERROR", TOR_OBSTACLE_CUT },
+		{ "TLS_ERROR", TOR_OBSTACLE_CUT },
+		{ "DONE", TOR_OBSTACLE_CUT },
+		{ "IDENTITY", TOR_OBSTACLE_IDENTITY },
+		{ "PT_MISSING", TOR_OBSTACLE_TRANSPORT },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
+		if (!strcmp(reasons[i].reason, reason))
+			return reasons[i].obstacle;
+	return TOR_OBSTACLE_UNKNOWN;
+}
+
+static enum tor_obstacle by_stage(const char *tag)
+{
+	static const struct {
+		const char *start;
+		enum tor_obstacle obstacle;
+	} stages[] = {
+		{ "conn_done", TOR_OBSTACLE_CUT },
+		{ "conn", TOR_OBSTACLE_TIMEOUT },
+		{ "ap_conn", TOR_OBSTACLE_TIMEOUT },
+		{ "handshake", TOR_OBSTACLE_CUT },
+		{ "ap_handshake", TOR_OBSTACLE_CUT },
+		{ "onehop_create", TOR_OBSTACLE_DIRECTORY },
+		{ "requesting", TOR_OBSTACLE_DIRECTORY },
+		{ "loading", TOR_OBSTACLE_DIRECTORY },
+		{ "enough_dirinfo", TOR_OBSTACLE_DIRECTORY },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(stages); i++)
+		if (!strncmp(tag, stages[i].start, strlen(stages[i].start)))
+			return stages[i].obstacle;
+	return TOR_OBSTACLE_UNKNOWN;
+}
+
+enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts)
+{
+	const struct torctl_bootstrap *b = facts->bootstrap;
+
+	if (facts->clock_wrong)
+		return TOR_OBSTACLE_CLOCK;
+	if (facts->names_fail)
+		return TOR_OBSTACLE_NAMES;
+	if (!facts->tor_answers)
+		return TOR_OBSTACLE_TOR;
+	return b->reason[0] ? by_reason(b->reason) : by_stage(b->tag);
+}
+
+int tor_next_transport(bool use_bridges, enum config_transport transport)
+{
+	if (!use_bridges)
+		return CONFIG_TRANSPORT_OBFS4;
+	switch (transport) {
+	case CONFIG_TRANSPORT_NONE: return CONFIG_TRANSPORT_OBFS4;
+	case CONFIG_TRANSPORT_OBFS4: return CONFIG_TRANSPORT_SNOWFLAKE;
+	case CONFIG_TRANSPORT_SNOWFLAKE: return CONFIG_TRANSPORT_MEEK_LITE;
+	case CONFIG_TRANSPORT_MEEK_LITE:
+	case CONFIG_TRANSPORT_WEBTUNNEL:
+	case CONFIG_TRANSPORT_COUNT: break;
+	}
+	return -1;
+}
+
+static void next_way_in(const struct tor_obstacle_facts *facts, char *buf,
+			size_t size)
+{
+	int next = tor_next_transport(facts->use_bridges, facts->transport);
+
+	if (facts->use_proxy)
+		snprintf(
+			buf, size,
+			"Check proxy.address and the proxy's rules; then: sudo "
+			"torvm bridges use obfs4");
+	else if (next >= 0)
+		snprintf(buf, size,
+			 "If other pages work in this network, Tor is blocked: "
+			 "sudo torvm bridges use %s, then start TorVM again.",
+			 config_transport_name((enum config_transport)next));
+	else
+		snprintf(
+			buf, size,
+			"Get bridges that are not public (docs/CENSORSHIP.md), "
+			"and: sudo torvm bridges add");
+}
+
+void tor_obstacle_next(enum tor_obstacle obstacle,
+		       const struct tor_obstacle_facts *facts, char *buf,
+		       size_t size)
+{
+	buf[0] = '\0';
+	switch (obstacle) {
+	case TOR_OBSTACLE_REFUSED:
+	case TOR_OBSTACLE_TIMEOUT:
+	case TOR_OBSTACLE_CUT:
+	case TOR_OBSTACLE_DIRECTORY:
+	case TOR_OBSTACLE_TRANSPORT: next_way_in(facts, buf, size); break;
+	case TOR_OBSTACLE_IDENTITY:
+		if (facts->use_bridges)
+			snprintf(
+				buf, size,
+				"Check the bridge's fingerprint: torvm bridges "
+				"list");
+		else
+			next_way_in(facts, buf, size);
+		break;
+	case TOR_OBSTACLE_NAMES:
+		snprintf(buf, size,
+			 "Pin the name's address in bridge.addresses "
+			 "(torvm.json(5)), or use a transport that needs no "
+			 "name: sudo torvm bridges use obfs4");
+		break;
+	case TOR_OBSTACLE_CLOCK:
+		snprintf(buf, size,
+			 "sudo timedatectl set-time 'YYYY-MM-DD HH:MM'");
+		break;
+	case TOR_OBSTACLE_NO_ROUTE:
+		snprintf(buf, size, "torvm doctor --connection");
+		break;
+	case TOR_OBSTACLE_TOR:
+	case TOR_OBSTACLE_UNKNOWN: snprintf(buf, size, "torvm log"); break;
+	case TOR_OBSTACLE_COUNT: break;
+	}
+}

@@ -1,0 +1,56 @@
+/* What keeps Tor from connecting, in plain words, and what to try next. Pure.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config/config.h"
+#include "proto/torctl.h"
+
+enum tor_obstacle {
+	TOR_OBSTACLE_TOR,      /* Tor itself does not answer in the VM */
+	TOR_OBSTACLE_NO_ROUTE, /* no way to the Internet */
+	TOR_OBSTACLE_NAMES,    /* a transport's names are not resolved */
+	TOR_OBSTACLE_REFUSED,  /* connections are refused */
+	TOR_OBSTACLE_TIMEOUT,  /* nobody answers */
+	TOR_OBSTACLE_CUT, /* connections are cut, the TLS handshake fails */
+	TOR_OBSTACLE_IDENTITY,  /* somebody else answers */
+	TOR_OBSTACLE_CLOCK,     /* this computer's clock is wrong */
+	TOR_OBSTACLE_DIRECTORY, /* connected, but the directory does not come */
+	TOR_OBSTACLE_TRANSPORT, /* the transport does not work */
+	TOR_OBSTACLE_UNKNOWN,
+	TOR_OBSTACLE_COUNT,
+};
+
+struct tor_obstacle_facts {
+	const struct torctl_bootstrap *bootstrap;
+	bool tor_answers; /* its control port */
+	bool clock_wrong; /* as Tor has said */
+	bool names_fail;  /* a name that is needed was not resolved */
+	bool use_bridges;
+	bool use_proxy;
+	enum config_transport transport;
+};
+
+enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts);
+
+/* "no-route", "refused", ... */
+const char *tor_obstacle_name(enum tor_obstacle obstacle);
+
+/* A sentence or two. */
+const char *tor_obstacle_text(enum tor_obstacle obstacle);
+
+/* What to do: a sentence with a command. @buf is always terminated. */
+void tor_obstacle_next(enum tor_obstacle obstacle,
+		       const struct tor_obstacle_facts *facts, char *buf,
+		       size_t size);
+
+/**
+ * tor_next_transport() - By what to enter Tor after this has failed
+ * @use_bridges, @transport:	What has failed
+ *
+ * The order is direct, obfs4, snowflake, meek: from the fastest to the one that
+ * is hardest to block. Return: a transport, or -1: all were tried.
+ */
+int tor_next_transport(bool use_bridges, enum config_transport transport);
