@@ -58,6 +58,7 @@ test-leak: deps controller vm
 
 bench: deps controller vm
 	tests/bench/bench
+	tests/netns/layers-bench.py build/tests/netns
 
 fuzz: deps
 	scripts/run-fuzz

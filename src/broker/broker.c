@@ -704,10 +704,12 @@ static unsigned int repair(struct broker *b, unsigned int bits)
 	if (bits & NET_CHANGED_LINKS && is_up(b, BROKER_UP_RULES) &&
 	    net_sysctls_apply(b->net, plan, save_sysctl, b, &e) < 0)
 		left |= NET_CHANGED_LINKS;
-	/* Said once, not every second. */
-	if (left & ~b->failed_repairs)
+	/* Said once, not every second; to the user, too. */
+	if (left & ~b->failed_repairs) {
 		log_error("A repair of the block failed: %s; trying again",
 			  e.text);
+		send_event(b, BROKER_EVENT_REPAIRED, e.text, 0);
+	}
 	b->failed_repairs = left;
 	return left;
 }

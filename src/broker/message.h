@@ -99,7 +99,7 @@ enum broker_type {
 	/* The user asked to stop (SIGTERM, SIGINT at the broker). */
 	BROKER_EVENT_STOP,
 	/* The TAP was deleted, or our rules or tables were touched by another
-	 * program (and are back): `text` says which. */
+	 * program: `text` says which, and that they are back or why not. */
 	BROKER_EVENT_TAP_LOST,
 	BROKER_EVENT_REPAIRED,
 	BROKER_EVENT_LAST,

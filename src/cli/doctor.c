@@ -238,6 +238,7 @@ static void check_kernel(struct doctor *d, struct finding *f)
 		plan.vm_uid = pw->pw_uid;
 	str_copy(plan.tap_name, sizeof(plan.tap_name),
 		 d->cfg->network.tap_name);
+	plan.lan_access = d->cfg->network.lan_access;
 	r = net_open(&net, &e);
 	if (r == 0)
 		r = net_precheck(net, &plan, &e);
