@@ -433,7 +433,7 @@ def circuits_bandwidth_and_newnym(t):
     t.ensure_running()
     with Held(t):
         before = t.status()["traffic"]["read"]
-        page_through_tor(t)
+        t.page_through_tor()
         wait_for(
             "bandwidth", lambda: t.status()["traffic"]["read"] > before + 500, 30, 0.2
         )
