@@ -125,6 +125,7 @@ static void log_tor(struct engine *e, char *text)
 	};
 
 	scrub_line(e->cfg, text);
+	tor_link_hear(&e->tor, text);
 	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
 		const char *at = strstr(text, marks[i].mark);
 
@@ -143,6 +144,7 @@ static void on_transport(struct agent_link *a, char *text)
 	scrub_line(a->engine->cfg, text);
 	str_copy(a->transport_said, sizeof(a->transport_said), text);
 	engine_log_guest(a->engine, LOG_LEVEL_INFO, "transport", text);
+	tor_link_hear(&a->engine->tor, text);
 }
 
 static void on_transport_exit(struct agent_link *a,

@@ -42,6 +42,7 @@ static struct tor_obstacle_facts facts_of(const struct tor_link *t)
 		.use_bridges = cfg->bridge.use_bridges,
 		.use_proxy = cfg->proxy.type != CONFIG_PROXY_NONE,
 		.transport = cfg->bridge.transport,
+		.heard = t->heard,
 	};
 }
 
@@ -79,6 +80,21 @@ static void complain(struct tor_link *t)
 			       b->warning[0] ? ": " : "", b->warning,
 			       tor_obstacle_text(tor_obstacle_judge(&facts)));
 	t->complained = true;
+}
+
+void tor_link_hear(struct tor_link *t, const char *line)
+{
+	const struct tor_obstacle_facts facts = facts_of(t);
+	enum tor_obstacle heard = tor_obstacle_hear(&facts, line);
+
+	/* The first is the cause, others follow from it. */
+	if (heard == TOR_OBSTACLE_UNKNOWN || t->heard != TOR_OBSTACLE_UNKNOWN ||
+	    t->bootstrap.percent >= 100 || !facts.tor_answers)
+		return;
+	/* It will not get better by waiting: said at once. */
+	t->heard = heard;
+	t->complained = false;
+	complain(t);
 }
 
 static void on_stall(uv_timer_t *timer)
@@ -126,6 +142,7 @@ static void on_bootstrap(void *userdata, const struct torctl_bootstrap *b)
 		if (t->complained)
 			engine_forgive(t->engine);
 		t->complained = t->clock_wrong = false;
+		t->heard = TOR_OBSTACLE_UNKNOWN;
 		watch_progress(t);
 	}
 	engine_changed(t->engine);
@@ -299,6 +316,7 @@ static void forget(struct tor_link *t)
 {
 	t->bootstrap = (struct torctl_bootstrap){ 0 };
 	t->circuit_established = t->clock_wrong = false;
+	t->heard = TOR_OBSTACLE_UNKNOWN;
 	t->bandwidth = (struct tor_bandwidth){ 0 };
 	reset(t);
 	uv_timer_stop(&t->answer);
@@ -361,7 +379,7 @@ int tor_link_init(struct tor_link *t, struct engine *e)
 {
 	char path[64];
 
-	*t = (struct tor_link){ .engine = e };
+	*t = (struct tor_link){ .engine = e, .heard = TOR_OBSTACLE_UNKNOWN };
 	t->control = tor_control_new(&callbacks, t);
 	if (!t->control)
 		return -ENOMEM;

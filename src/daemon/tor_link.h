@@ -21,6 +21,7 @@ struct tor_link {
 	bool complained;   /* last_error is about being stuck */
 	struct torctl_bootstrap bootstrap;
 	bool clock_wrong; /* so Tor has said, and nothing went on since */
+	enum tor_obstacle heard;      /* in the log, likewise */
 	struct torctl_bootstrap said; /* what the last complaint was about */
 	bool circuit_established;
 	char version[64]; /* "": not told yet */
@@ -48,6 +49,9 @@ unsigned int tor_link_new_identity_wait(const struct tor_link *t);
 /* Whether Tor is stuck; if so, on what and what to do (@next). */
 bool tor_link_obstacle(const struct tor_link *t, enum tor_obstacle *ret,
 		       char *next, size_t size);
+
+/* A line of the log of the guest's Tor or transport. */
+void tor_link_hear(struct tor_link *t, const char *line);
 
 /* BOOTSTRAPPED once it is, or already is. */
 void tor_link_ask(struct tor_link *t);

@@ -636,6 +636,26 @@ class TorvmdTest(unittest.TestCase):
         self.assertNotIn("last_error", e.client().status())
         self.assertNotIn("obstacle", e.client().status())
 
+    def test_refused_password_is_named_at_once(self):
+        e = self.engine()
+        e.to_start_vm()
+        e.vm_starts()
+        e.expect("CONFIGURE_TAP", "SET_DNS")
+        e.tor_answers('NOTICE BOOTSTRAP PROGRESS=4 TAG=conn_done_proxy '
+                      'SUMMARY="Connected to proxy"')
+        wait_for(lambda: e.client().status()["bootstrap"]["percent"] == 4)
+        e.agent.write('tor 2000 Nov 24 14:00:00.000 [warn] The https proxy sent '
+                      'back an unexpected status code 407 ("Proxy Authentication '
+                      'Required"). Closing.')
+        error = wait_for(lambda: e.client().status().get("last_error"))
+        self.assertIn("password", error)
+        obstacle = e.client().status()["obstacle"]
+        self.assertEqual(obstacle["kind"], "proxy-login")
+        self.assertIn("proxy.password", obstacle["next"])
+        e.tor.write("650 STATUS_CLIENT " + BOOTSTRAPPED + "\r")
+        e.expect("NOTIFY")
+        self.assertNotIn("last_error", e.client().status())
+
     def test_vanished_broker_ends_the_engine_at_once(self):
         e = self.engine()
         e.to_running()

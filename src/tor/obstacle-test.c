@@ -42,7 +42,10 @@ static void reasons_and_stages_are_told_apart(void **state)
 		{ "loading_descriptors", "", "directory" },
 		{ "", "", "unknown" },
 	};
-	const struct tor_obstacle_facts answers = { .tor_answers = true };
+	const struct tor_obstacle_facts answers = {
+		.tor_answers = true,
+		.heard = TOR_OBSTACLE_UNKNOWN,
+	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
 		assert_string_equal(
@@ -61,6 +64,53 @@ static void what_explains_all_comes_first(void **state)
 	assert_string_equal(judge("conn", "TIMEOUT", none), "tor");
 	assert_string_equal(judge("conn", "TIMEOUT", clock), "clock");
 	assert_string_equal(judge("conn", "TIMEOUT", names), "names");
+}
+
+static void the_log_says_more(void **state)
+{
+	static const struct {
+		const char *line;
+		enum tor_obstacle obstacle;
+	} cases[] = {
+		{ "The https proxy sent back an unexpected status code 407 "
+		  "(\"Proxy Authentication Required\"). Closing.",
+		  TOR_OBSTACLE_PROXY_LOGIN },
+		{ "The https proxy sent back an unexpected status code 401 "
+		  "(\"Unauthorized\"). Closing.",
+		  TOR_OBSTACLE_PROXY_LOGIN },
+		{ "The https proxy sent back an unexpected status code 403 "
+		  "(\"Forbidden\"). Closing.",
+		  TOR_OBSTACLE_PROXY_REFUSES },
+		{ "Proxy Client: unable to connect OR connection (handshaking "
+		  "(proxy)) with [scrubbed] (\"authentication failed\")",
+		  TOR_OBSTACLE_PROXY_LOGIN },
+		{ "Proxy Client: unable to connect OR connection (handshaking "
+		  "(proxy)) with [scrubbed] (\"general SOCKS server "
+		  "failure\")",
+		  TOR_OBSTACLE_BEHIND_PROXY },
+		{ "Error dialing: x509: certificate signed by unknown "
+		  "authority",
+		  TOR_OBSTACLE_CERTIFICATE },
+		{ "Bootstrapped 5% (conn): Connecting to a relay",
+		  TOR_OBSTACLE_UNKNOWN },
+	};
+	struct tor_obstacle_facts facts = {
+		.tor_answers = true,
+		.use_proxy = true,
+		.use_bridges = true,
+		.transport = CONFIG_TRANSPORT_OBFS4,
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		assert_int_equal(tor_obstacle_hear(&facts, cases[i].line),
+				 cases[i].obstacle);
+	facts.heard = TOR_OBSTACLE_PROXY_LOGIN;
+	assert_string_equal(judge("conn_done_proxy", "DONE", facts),
+			    "proxy-login");
+	/* Without a proxy it is the bridge. */
+	facts.use_proxy = false;
+	assert_int_equal(tor_obstacle_hear(&facts, cases[4].line),
+			 TOR_OBSTACLE_UNKNOWN);
 }
 
 static void transports_are_tried_in_turn(void **state)
@@ -107,6 +157,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reasons_and_stages_are_told_apart),
 		cmocka_unit_test(what_explains_all_comes_first),
+		cmocka_unit_test(the_log_says_more),
 		cmocka_unit_test(transports_are_tried_in_turn),
 		cmocka_unit_test(every_obstacle_has_words_and_a_way_on),
 	};

@@ -40,6 +40,21 @@ static const struct {
 				     "connection is very slow, or throttled." },
 	[TOR_OBSTACLE_TRANSPORT] = { "transport",
 				     "The transport does not work in the VM." },
+	[TOR_OBSTACLE_PROXY_LOGIN] = { "proxy-login",
+				       "The proxy refuses the user name or the "
+				       "password." },
+	[TOR_OBSTACLE_PROXY_REFUSES] = { "proxy-refuses",
+					 "The proxy refuses to connect to Tor." },
+	[TOR_OBSTACLE_BEHIND_PROXY] = { "behind-proxy",
+					"The transport does not get through "
+					"the proxy: it refuses the user name, "
+					"the password or the connection, or "
+					"the bridge behind it does not "
+					"answer." },
+	[TOR_OBSTACLE_CERTIFICATE] = { "certificate",
+				       "The transport is shown a certificate "
+				       "that it does not trust: something in "
+				       "between looks into TLS." },
 	[TOR_OBSTACLE_UNKNOWN] = { "unknown",
 				   "Check that this computer's network works: cable, wireless, a "
 				   "login page." },
@@ -102,6 +117,37 @@ static enum tor_obstacle by_stage(const char *tag)
 	return TOR_OBSTACLE_UNKNOWN;
 }
 
+enum tor_obstacle tor_obstacle_hear(const struct tor_obstacle_facts *facts,
+				    const char *line)
+{
+	/* Tor's words (0.4.9: connection.c, proto_http.c, proto_socks.c) and
+	 * those of Go's crypto/x509. */
+	static const struct {
+		const char *words;
+		enum tor_obstacle obstacle;
+	} heard[] = {
+		{ "unexpected status code 407", TOR_OBSTACLE_PROXY_LOGIN },
+		{ "unexpected status code 401", TOR_OBSTACLE_PROXY_LOGIN },
+		{ "unexpected status code", TOR_OBSTACLE_PROXY_REFUSES },
+		{ "(\"authentication failed\")", TOR_OBSTACLE_PROXY_LOGIN },
+		{ "x509: ", TOR_OBSTACLE_CERTIFICATE },
+		/* What a transport tells Tor, whatever the reason. */
+		{ "(\"general SOCKS server failure\")",
+		  TOR_OBSTACLE_BEHIND_PROXY },
+	};
+	enum tor_obstacle o = TOR_OBSTACLE_UNKNOWN;
+
+	for (size_t i = 0; i < ARRAY_SIZE(heard); i++)
+		if (strstr(line, heard[i].words)) {
+			o = heard[i].obstacle;
+			break;
+		}
+	if (o == TOR_OBSTACLE_BEHIND_PROXY &&
+	    (!facts->use_proxy || facts->transport == CONFIG_TRANSPORT_NONE))
+		return TOR_OBSTACLE_UNKNOWN;
+	return o;
+}
+
 enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts)
 {
 	const struct torctl_bootstrap *b = facts->bootstrap;
@@ -112,6 +158,8 @@ enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts)
 		return TOR_OBSTACLE_NAMES;
 	if (!facts->tor_answers)
 		return TOR_OBSTACLE_TOR;
+	if (facts->heard != TOR_OBSTACLE_UNKNOWN)
+		return facts->heard;
 	return b->reason[0] ? by_reason(b->reason) : by_stage(b->tag);
 }
 
@@ -181,6 +229,22 @@ void tor_obstacle_next(enum tor_obstacle obstacle,
 	case TOR_OBSTACLE_CLOCK:
 		snprintf(buf, size,
 			 "sudo timedatectl set-time 'YYYY-MM-DD HH:MM'");
+		break;
+	case TOR_OBSTACLE_PROXY_LOGIN:
+	case TOR_OBSTACLE_BEHIND_PROXY:
+		snprintf(buf, size,
+			 "Check proxy.username and proxy.password in the "
+			 "configuration, then start TorVM again.");
+		break;
+	case TOR_OBSTACLE_PROXY_REFUSES:
+		snprintf(buf, size,
+			 "The proxy may allow port 443 only: sudo torvm "
+			 "bridges use obfs4, then start TorVM again.");
+		break;
+	case TOR_OBSTACLE_CERTIFICATE:
+		snprintf(buf, size,
+			 "If your network is meant to do that, name its "
+			 "authority's file in bridge.ca_file (torvm.json(5)).");
 		break;
 	case TOR_OBSTACLE_NO_ROUTE:
 		snprintf(buf, size, "torvm doctor --connection");

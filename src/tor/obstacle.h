@@ -19,6 +19,10 @@ enum tor_obstacle {
 	TOR_OBSTACLE_CLOCK,     /* this computer's clock is wrong */
 	TOR_OBSTACLE_DIRECTORY, /* connected, but the directory does not come */
 	TOR_OBSTACLE_TRANSPORT, /* the transport does not work */
+	TOR_OBSTACLE_PROXY_LOGIN,   /* the proxy wants other credentials */
+	TOR_OBSTACLE_PROXY_REFUSES, /* it does not connect to our peers */
+	TOR_OBSTACLE_BEHIND_PROXY,  /* it, or what lies behind: not known */
+	TOR_OBSTACLE_CERTIFICATE,   /* a transport does not believe one */
 	TOR_OBSTACLE_UNKNOWN,
 	TOR_OBSTACLE_COUNT,
 };
@@ -31,7 +35,18 @@ struct tor_obstacle_facts {
 	bool use_bridges;
 	bool use_proxy;
 	enum config_transport transport;
+	enum tor_obstacle heard; /* in the log; TOR_OBSTACLE_UNKNOWN: nothing */
 };
+
+/**
+ * tor_obstacle_hear() - What a line of Tor's or a transport's log says
+ * @facts:	use_proxy and transport count
+ *
+ * For what neither the bootstrap's reason nor its stage tells apart. Return:
+ * TOR_OBSTACLE_UNKNOWN for nearly every line.
+ */
+enum tor_obstacle tor_obstacle_hear(const struct tor_obstacle_facts *facts,
+				    const char *line);
 
 enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts);
 
