@@ -16,6 +16,8 @@ import struct
 MARKER_ETHERTYPE = 0x88B5
 MARK = re.compile(rb"tv([0-9a-f]{4})", re.I)
 TAP_NET = bytes((10, 10, 10, 0))
+LINK_LOCAL = bytes((0xFE, 0x80))
+NAME_PORTS = (53, 137, 853, 5353, 5355)
 
 Packet = collections.namedtuple(
     "Packet", "raw source ethertype family proto src dst sport dport kind"
@@ -67,9 +69,11 @@ def parse(raw):
 
 class Judge:
     """outside: MAC addresses (bytes) that are not the host's; relays: IPv4
-    addresses of the Tor network; relay_ports; host: the uplink's IPv4 addresses."""
+    addresses of the Tor network; relay_ports; host: the uplink's IPv4 addresses; lan: the
+    first three bytes of the private networks on its links."""
 
-    def __init__(self, outside, relays, relay_ports, host):
+    def __init__(self, outside, relays, relay_ports, host, lan):
+        self.lan = set(lan)
         self.outside = set(outside)
         self.relays = set(relays)
         self.relay_ports = set(relay_ports)
@@ -104,11 +108,21 @@ class Judge:
                 return "uplink"
         return None
 
-    def judge(self, frames):
+    def to_lan(self, p):
+        """What LAN access allows besides."""
+        if p.proto not in (1, 6, 17, 58) or p.dport in NAME_PORTS:
+            return False
+        if p.family == 4:
+            return p.dst[:3] in self.lan and p.src[:3] == p.dst[:3]
+        return p.family == 6 and p.dst[:2] == p.src[:2] == LINK_LOCAL
+
+    def judge(self, frames, lan_access=False):
         """(leaks, counts): packets that no rule allows, and how many of each."""
         leaks, counts = [], collections.Counter()
         for p in self.sent_by_host(frames):
             rule = self.allowed(p)
+            if rule is None and lan_access and self.to_lan(p):
+                rule = "LAN"
             counts[rule or "leak"] += 1
             if rule is None:
                 leaks.append(p)

@@ -16,6 +16,7 @@ STATES = collections.OrderedDict(
         ("starting: WaitTAP", ("closed", "QEMU stopped before the guest is up")),
         ("starting: WaitBootstrap", ("closed", "the Internet is cut off")),
         ("Running", ("closed", "")),
+        ("LAN access", ("closed", "Running, with network.lan_access: but for the LAN")),
         ("Blocked", ("closed", "QEMU killed, the restart is awaited")),
         ("stopping", ("closed", "Shutdown, with a VM that does not end")),
         ("killed", ("closed", "kill -9 of broker, engine and QEMU")),

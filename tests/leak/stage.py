@@ -141,6 +141,7 @@ class Stage:
             [socket.inet_aton(a) for a in topo.RELAYS.values()],
             (tornet.ORPORT, tornet.DIRPORT),
             [socket.inet_aton(a) for a in (topo.HOST4, topo.LAN4 + ".22")],
+            [socket.inet_aton(net + ".0")[:3] for net in (topo.LAN4, NET2)],
         )
 
     # --- the scene -----------------------------------------------------------
@@ -366,7 +367,7 @@ route add default via {n}.1 metric 500
             results.update(answer.get("results", {}))
         known = {c.n: c for c in matrix.cells()}
         open_ = matrix.STATES[state][0] == "open"
-        leaks, counts = self.judge.judge(frames)
+        leaks, counts = self.judge.judge(frames, state == "LAN access")
         seen, strangers = {}, []
         for p in leaks:
             numbers = judging.cells_of(p, known)

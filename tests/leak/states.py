@@ -158,6 +158,21 @@ class Acts:
         self.begin("down again")
         self.fire("down again")
 
+    def lan(self):
+        """Running, with access to the LAN and to nothing else."""
+        before = self.begin("LAN access")
+        t = self.torvm
+        t.configure(failsafe=FAILSAFE, network={"lan_access": True})
+        try:
+            t.up()
+            verdicts = self.stage.fire("LAN access")
+            self.record("LAN access", verdicts)
+            expect(verdicts["counts"].get("LAN"), "the LAN was not reached")
+            t.down()
+        finally:
+            t.configure(failsafe=FAILSAFE)
+        same_network(before, t.snapshot())
+
     def lockdown(self):
         """Down by the user's wish, with lockdown on."""
         before = self.begin("lockdown")
@@ -183,6 +198,7 @@ ACTS = {
     ],
     "failures": ["killed", "Blocked", "down again"],
     "lockdown": ["lockdown"],
+    "lan": ["LAN access"],
 }
 CHOSEN = ["life", "failures", "lockdown"]
 

@@ -813,6 +813,33 @@ class Test:
         c.stop()
         self.restored()
 
+    def test_vpn_rules_ahead(self):
+        """wg-quick's rules land ahead of ours; the broker moves ours."""
+        theirs = (["not", "fwmark", "51820", "table", "51820"],
+                  ["table", "main", "suppress_prefixlength", "0"])
+
+        def first():
+            rules = json.loads(run("ip", "-j", "rule"))
+            return [r["priority"] for r in rules if r.get("table") == "9095"][0] < min(
+                r["priority"] for r in rules
+                if r["priority"] and str(r.get("protocol")) != "116")
+
+        c = self.c
+        c.start()
+        c.protect()
+        assert first()
+        with self.no_leak():
+            for rule in theirs:
+                run("ip", "rule", "add", *rule)
+            c.await_event("REPAIRED")
+            wait_for("TorVM's rules to come first", first)
+            for rule in theirs:
+                run("ip", "rule", "del", *rule)
+            wait_for("their own places", lambda: {100, 110, 120} <= {
+                rule["priority"] for rule in json.loads(run("ip", "-j", "rule"))})
+        c.stop()
+        self.restored()
+
     @staticmethod
     def kernel_owns():
         major, minor = os.uname().release.split(".")[:2]

@@ -748,6 +748,50 @@ def corrupt_state_disk_is_replaced(t):
 
 
 @cases.case
+def the_lan_is_open_if_wanted(t):
+    t.ensure_down()
+    neighbour, own = (t.lab.addresses[name]["ipv4"] for name in ("lan", "host"))
+    server = "import socket; s = socket.create_server(('', 2222))\n"
+    server += "while True: s.accept()[0].sendall(b'here')"
+    client = "import socket; s = socket.create_connection(('%s', 2222), 5)\n" % own
+    client += "s.settimeout(5); assert s.recv(4) == b'here'"
+    service = None
+    try:
+        t.configure(network={"lan_access": True})
+        t.up()
+        expect(t.status()["lan_access"] is True, "status does not tell")
+        with t.lab.capture("lan") as capture:
+            t.page_through_tor()
+            done = t.fetch("http://%s/address" % neighbour)
+            expect(done.out.strip() == own, "to the LAN: %s" % done)
+            service = t.lab.popen("host", ["/usr/bin/python3", "-c", server])
+            wait_for(
+                "an answer to the LAN",
+                lambda: t.lab.run(
+                    "lan",
+                    ["/usr/bin/python3", "-c", client],
+                    stderr=subprocess.DEVNULL,
+                    timeout=30,
+                ).returncode == 0,
+                60,
+                0.5,
+            )
+            # To the gateway's resolver, by whatever socket: only by way of Tor.
+            t.probe("udp4-lan-device", "dns4-gateway")
+            capture.sync()
+            sent = "(%s) and not dst host %s" % (leak_filter(t.lab), neighbour)
+            escaped = capture.show(sent)
+            expect(not escaped, "past Tor: %s" % escaped)
+            expect(not capture.show("port 53"), "DNS on the wire")
+    finally:
+        if service:
+            service.kill()
+            service.wait()
+        t.configure()
+        t.ensure_down()
+
+
+@cases.case
 def unreachable_network_is_named_and_survived(t):
     t.ensure_down()
     shutil.rmtree(t.state, ignore_errors=True)
