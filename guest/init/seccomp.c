@@ -26,7 +26,8 @@
 #if defined(__x86_64__)
 #define ARCH AUDIT_ARCH_X86_64
 #define NUMBERS_END 0x40000000 /* x32 begins */
-#else /* aarch64: meson.build knows no third one */
+#else
+/* aarch64: meson.build knows no third one. */
 #define ARCH AUDIT_ARCH_AARCH64
 #define NUMBERS_END 0x80000000
 #endif

@@ -29,7 +29,7 @@ static void cover_bridge(char *line, const char *text)
 
 		if (port)
 			cover(line, b.address + v6,
-			      (size_t)(port - b.address) - 2 * v6);
+			      (size_t)(port - b.address) - (v6 ? 2 : 0));
 		if (b.fingerprint)
 			cover(line, b.fingerprint, strlen(b.fingerprint));
 		for (size_t i = 0; i < b.n_args; i++)

@@ -11,7 +11,7 @@
  */
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,15 +44,16 @@ static void read_order(const char *name, char *ret, size_t size)
 
 int __wrap_clock_gettime(clockid_t id, struct timespec *ts)
 {
-	long long realtime = 0, boottime = 0;
-	char order[64];
+	char order[64], *boottime;
+	long long realtime;
 	int r = __real_clock_gettime(id, ts);
 
 	if (id != CLOCK_REALTIME && id != CLOCK_BOOTTIME)
 		return r;
 	read_order("test-clock", order, sizeof(order));
-	if (sscanf(order, "%lld %lld", &realtime, &boottime) == 2)
-		ts->tv_sec += id == CLOCK_REALTIME ? realtime : boottime;
+	realtime = strtoll(order, &boottime, 10);
+	ts->tv_sec +=
+		id == CLOCK_REALTIME ? realtime : strtoll(boottime, NULL, 10);
 	return r;
 }
 

@@ -199,7 +199,7 @@ static int host_name(char **rest, struct agent_message *ret)
 	if (!arg || !*arg || strlen(arg) >= sizeof(ret->name) ||
 	    strspn(arg, known) != strlen(arg))
 		return -EBADMSG;
-	strcpy(ret->name, arg);
+	str_copy(ret->name, sizeof(ret->name), arg);
 	return 0;
 }
 

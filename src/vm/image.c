@@ -271,10 +271,11 @@ int image_initrd(const struct image *image, struct error *e)
 	r = fd < 0 ? -errno : append(fd, image, IMAGE_FILE_INITRD);
 	if (r == 0)
 		r = append(fd, image, IMAGE_FILE_TRANSPORTS);
-	if (r == 0 && (lseek(fd, 0, SEEK_SET) < 0 ||
-		       fcntl(fd, F_ADD_SEALS,
-			     F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW |
-				     F_SEAL_WRITE) < 0))
+	if (fd >= 0 && r == 0 &&
+	    (lseek(fd, 0, SEEK_SET) < 0 ||
+	     fcntl(fd, F_ADD_SEALS,
+		   F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) <
+		     0))
 		r = -errno;
 	return r < 0 ? error_set(e, r,
 				 "the images of the VM and the transports "

@@ -215,7 +215,7 @@ int net_tap_delete(struct net *net, const struct net_plan *plan,
 bool net_tap_find(struct net *net, char ret[IFNAMSIZ])
 {
 	if (fake_net.tap)
-		strcpy(ret, "torvm0");
+		str_copy(ret, IFNAMSIZ, "torvm0");
 	return fake_net.tap;
 }
 
