@@ -123,6 +123,8 @@ class Transports(_Tree):
                 )
         self._take(package, self.PROGRAM, self.PROGRAM, program, 0o755)
         self._add_certificates(stable)
+        # What PID 1 looks up, or was given, is what a transport finds.
+        self.archive.add_link("/etc/hosts", "/run/torvm/hosts")
         self._sort()
 
     def _add_certificates(self, stable):

@@ -40,7 +40,8 @@
 #define GUEST_PEERS_MAX 96
 #define GUEST_NAMES_MAX 32
 #define GUEST_RESOLVERS_MAX 3
-#define GUEST_HOST_NAME_MAX 253 /* RFC 1035, 2.3.4 */
+#define GUEST_NAME_ADDRESSES_MAX 8 /* of one name */
+#define GUEST_HOST_NAME_MAX 253    /* RFC 1035, 2.3.4 */
 
 /* /etc/hosts of the guest leads there: what was looked up. */
 #define GUEST_HOSTS "/run/torvm/hosts"

@@ -27,7 +27,7 @@
  *     oifname lo accept
  *     oifname eth0 ip daddr 10.0.2.0/24 reject with icmpx admin-prohibited
  *     oifname eth0 ip meta skuid OUT jump uplink
- *     oifname eth0 ip meta skuid RESOLVER ip daddr R udp|tcp dport 53 accept
+ *     oifname eth0 ip meta skuid RESOLVER jump resolvers
  *     oifname eth0 ip ct state established accept
  *     oifname eth1 ip daddr HOST ct state != new accept
  *   }
@@ -35,6 +35,9 @@
  *     ip daddr PEER tcp|udp dport PORT accept   (each one of the configuration)
  *     meta l4proto tcp accept                   (where it says "any")
  *     udp dport != 53 accept                    (the same)
+ *   }
+ *   chain resolvers {
+ *     ip daddr RESOLVER udp|tcp dport 53 accept (each one)
  *   }
  *   chain forward { type filter hook forward priority filter; drop }
  *   chain refuse {
@@ -89,6 +92,7 @@
 enum chain {
 	CHAIN_REFUSE, /* before those that go to it */
 	CHAIN_UPLINK,
+	CHAIN_RESOLVERS,
 	CHAIN_NAT,
 	CHAIN_PREROUTING,
 	CHAIN_INPUT,
@@ -106,6 +110,7 @@ static const struct {
 } chains[] = {
 	[CHAIN_REFUSE] = { "refuse", NULL, 0, 0, 0 },
 	[CHAIN_UPLINK] = { "uplink", NULL, 0, 0, 0 },
+	[CHAIN_RESOLVERS] = { "resolvers", NULL, 0, 0, 0 },
 	[CHAIN_NAT] = { "nat", "nat", NF_INET_PRE_ROUTING, -100, NF_ACCEPT },
 	[CHAIN_PREROUTING] = { "prerouting", "filter", NF_INET_PRE_ROUTING, 0,
 			       NF_DROP },
@@ -512,23 +517,39 @@ static void not_to_resolvers(struct firewall *fw)
 	compare(fw, NFT_CMP_NEQ, &dns, sizeof(dns));
 }
 
-static void add_peer(struct firewall *fw, const struct guest_peer *peer)
+static void add_peer(struct firewall *fw, enum chain chain, uint8_t proto,
+		     struct in_addr peer, uint16_t number)
 {
-	rule(fw, CHAIN_UPLINK);
+	rule(fw, chain);
 	ipv4(fw);
-	destination(fw, peer->address);
-	if (peer->port)
-		port(fw, peer->protocol, peer->port);
+	destination(fw, peer);
+	if (number)
+		port(fw, proto, number);
 	else
 		not_to_resolvers(fw);
 	accept_it(fw);
 	end(fw);
 }
 
-static void add_uplink_rules(struct firewall *fw, const struct guest_config *c)
+static void add_names(struct firewall *fw, const struct names *names)
 {
+	for (size_t i = 0; i < names->config->n_names; i++) {
+		const struct guest_name *name = &names->config->names[i];
+
+		for (size_t k = 0; k < names->found[i].n; k++)
+			add_peer(fw, CHAIN_UPLINK, name->protocol,
+				 names->found[i].addresses[k], name->port);
+	}
+}
+
+static void add_uplink_rules(struct firewall *fw, const struct names *names)
+{
+	const struct guest_config *c = names->config;
+
 	for (size_t i = 0; i < c->n_peers; i++)
-		add_peer(fw, &c->peers[i]);
+		add_peer(fw, CHAIN_UPLINK, c->peers[i].protocol,
+			 c->peers[i].address, c->peers[i].port);
+	add_names(fw, names);
 	if (c->any_tcp) {
 		rule(fw, CHAIN_UPLINK);
 		protocol(fw, IPPROTO_TCP);
@@ -541,21 +562,20 @@ static void add_uplink_rules(struct firewall *fw, const struct guest_config *c)
 		accept_it(fw);
 		end(fw);
 	}
+	for (size_t i = 0; i < c->n_resolvers; i++) {
+		add_peer(fw, CHAIN_RESOLVERS, IPPROTO_UDP, c->resolvers[i], 53);
+		add_peer(fw, CHAIN_RESOLVERS, IPPROTO_TCP, c->resolvers[i], 53);
+	}
 }
 
-static void add_resolver(struct firewall *fw, struct in_addr resolver,
-			 uint8_t proto)
+static void out_of_eth0(struct firewall *fw, uint32_t uid, enum chain chain)
 {
-	const uint32_t uid = GUEST_RESOLVER_UID;
-
 	rule(fw, CHAIN_OUTPUT);
 	to(fw, "eth0");
 	ipv4(fw);
 	load_meta(fw, NFT_META_SKUID);
 	compare(fw, NFT_CMP_EQ, &uid, sizeof(uid));
-	destination(fw, resolver);
-	port(fw, proto, 53);
-	accept_it(fw);
+	verdict(fw, NFT_JUMP, chains[chain].name);
 	end(fw);
 }
 
@@ -563,8 +583,6 @@ static void add_output_rules(struct firewall *fw, const struct guest_config *c)
 {
 	const uint32_t netmask = htonl(~0U << (32 - GUEST_ETH0_PREFIX));
 	const uint32_t uplink = inet_addr(GUEST_ETH0_ADDRESS) & netmask;
-	const uint32_t out =
-		c->transport[0] ? GUEST_TRANSPORT_UID : GUEST_TOR_UID;
 
 	rule(fw, CHAIN_OUTPUT);
 	to(fw, "lo");
@@ -581,18 +599,9 @@ static void add_output_rules(struct firewall *fw, const struct guest_config *c)
 		    NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
 	end(fw);
 
-	rule(fw, CHAIN_OUTPUT);
-	to(fw, "eth0");
-	ipv4(fw);
-	load_meta(fw, NFT_META_SKUID);
-	compare(fw, NFT_CMP_EQ, &out, sizeof(out));
-	verdict(fw, NFT_JUMP, chains[CHAIN_UPLINK].name);
-	end(fw);
-
-	for (size_t i = 0; i < c->n_resolvers; i++) {
-		add_resolver(fw, c->resolvers[i], IPPROTO_UDP);
-		add_resolver(fw, c->resolvers[i], IPPROTO_TCP);
-	}
+	out_of_eth0(fw, c->transport[0] ? GUEST_TRANSPORT_UID : GUEST_TOR_UID,
+		    CHAIN_UPLINK);
+	out_of_eth0(fw, GUEST_RESOLVER_UID, CHAIN_RESOLVERS);
 
 	rule(fw, CHAIN_OUTPUT);
 	to(fw, "eth0");
@@ -628,8 +637,21 @@ static void add_refuse_rules(struct firewall *fw)
 	end(fw);
 }
 
-static int load(struct firewall *fw, const struct guest_config *config)
+/* Ends the batch with what netlink_commit() waits for an answer to. */
+static int commit(struct firewall *fw)
 {
+	begin(fw, NFT_MSG_NEWTABLE, NLM_F_ACK);
+	netlink_put_string(&fw->nl, NFTA_TABLE_NAME, TABLE);
+	netlink_end(&fw->nl);
+	fw->nl.seq--; /* the batch's end is not what is answered */
+	add_batch(fw, NFNL_MSG_BATCH_END);
+	return netlink_commit(&fw->nl);
+}
+
+static int load(struct firewall *fw, const struct names *names)
+{
+	const struct guest_config *config = names->config;
+
 	add_batch(fw, NFNL_MSG_BATCH_BEGIN);
 	begin(fw, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL);
 	netlink_put_string(&fw->nl, NFTA_TABLE_NAME, TABLE);
@@ -640,16 +662,35 @@ static int load(struct firewall *fw, const struct guest_config *config)
 	add_nat_rules(fw, config);
 	add_prerouting_rules(fw, config);
 	add_input_rules(fw);
-	add_uplink_rules(fw, config);
+	add_uplink_rules(fw, names);
 	add_output_rules(fw, config);
+	return commit(fw);
+}
 
-	/* Asks for the answer that netlink_commit() waits for. */
-	begin(fw, NFT_MSG_NEWTABLE, NLM_F_ACK);
-	netlink_put_string(&fw->nl, NFTA_TABLE_NAME, TABLE);
+static void flush(struct firewall *fw, enum chain chain)
+{
+	begin(fw, NFT_MSG_DELRULE, 0);
+	netlink_put_string(&fw->nl, NFTA_RULE_TABLE, TABLE);
+	netlink_put_string(&fw->nl, NFTA_RULE_CHAIN, chains[chain].name);
 	netlink_end(&fw->nl);
-	fw->nl.seq--; /* the batch's end is not what is answered */
-	add_batch(fw, NFNL_MSG_BATCH_END);
-	return netlink_commit(&fw->nl);
+}
+
+int firewall_update(const struct names *names, struct error *e)
+{
+	struct firewall fw = { 0 };
+	int r = netlink_open(&fw.nl, NETLINK_NETFILTER);
+
+	if (r == 0) {
+		add_batch(&fw, NFNL_MSG_BATCH_BEGIN);
+		flush(&fw, CHAIN_UPLINK);
+		flush(&fw, CHAIN_RESOLVERS);
+		add_uplink_rules(&fw, names);
+		r = commit(&fw);
+	}
+	netlink_close(&fw.nl);
+	return r < 0 ? error_set(e, r, "the firewall cannot be changed: %s",
+				 strerror(-r))
+		     : 0;
 }
 
 static uint32_t get_be32(const void *p)
@@ -736,13 +777,13 @@ static int list(struct firewall *fw, unsigned int rules, struct error *e)
 	return 0;
 }
 
-int firewall_load(const struct guest_config *config, struct error *e)
+int firewall_load(const struct names *names, struct error *e)
 {
 	struct firewall fw = { 0 };
 	int r = netlink_open(&fw.nl, NETLINK_NETFILTER);
 
 	if (r == 0)
-		r = load(&fw, config);
+		r = load(&fw, names);
 	if (r < 0)
 		error_set(e, r,
 			  "the firewall cannot be loaded: %s; a kernel module "

@@ -12,6 +12,8 @@
 #include "init/message.h"
 #include "init/outbox.h"
 #include "init/ring.h"
+#include "init/dns.h"
+#include "init/pt.h"
 #include "init/torrc.h"
 
 #define GOOD_CONFIG                                                      \
@@ -169,14 +171,23 @@ static void test_torrc(void **state)
 		"LogTimeGranularity 1\n",
 	};
 	static const char *const bad[] = {
-		"SocksPort 9051\n",    "SocksPort 0.0.0.0:9050\n",
-		"+SocksPort 9051\n",   "/SocksPort\n",
-		"SocksPor 9051\n",     "TRANSPORT 10.10.10.1:9095\n",
-		"ControlPort 9051\n",  "ControlPor 9051\n",
-		"User root\n",         "user root\n",
-		"%include /etc\n",     "ORPort 9001\n",
-		"Log debug file /x\n", "Nickname a\\\n",
-		"Nickname a\r\n",      "Nickname \xc3\xa4\n",
+		"SocksPort 9051\n",
+		"SocksPort 0.0.0.0:9050\n",
+		"+SocksPort 9051\n",
+		"/SocksPort\n",
+		"SocksPor 9051\n",
+		"TRANSPORT 10.10.10.1:9095\n",
+		"ControlPort 9051\n",
+		"ControlPor 9051\n",
+		"User root\n",
+		"user root\n",
+		"ClientTransportPlugin x exec /x\n",
+		"%include /etc\n",
+		"ORPort 9001\n",
+		"Log debug file /x\n",
+		"Nickname a\\\n",
+		"Nickname a\r\n",
+		"Nickname \xc3\xa4\n",
 		"Nickname a", /* not terminated */
 		"\"User\" root\n",
 	};
@@ -444,6 +455,173 @@ static void test_exits(void **state)
 	assert_int_equal(exits.count, 5);
 }
 
+static void test_config_uplink(void **state)
+{
+	static const char *const bad[] = {
+		"uplink=\n",
+		"uplink=tcp tcp\n",
+		"uplink=none tcp\n",
+		"uplink=all\n",
+		"uplink=tcp\nuplink=tcp\n",
+		"peer=tcp 192.0.2.1\n",
+		"peer=tcp 192.0.2.1 0\n",
+		"peer=tcp 192.0.2.1 65536\n",
+		"peer=icmp 192.0.2.1 1\n",
+		"peer=tcp 127.0.0.1 1\n",
+		"peer=tcp 224.0.0.1 1\n",
+		"peer=tcp  192.0.2.1 1\n",
+		"peer=tcp a.example 1\n",
+		"name=tcp a.example 1\n", /* nobody to ask */
+		"resolver=127.0.0.53\n",
+		"resolver=192.0.2.1\nname=tcp a..example 1\n",
+		"resolver=192.0.2.1\nname=tcp a/b 1\n",
+		"host=a.example\n",
+		"transport=../x\n",
+		"transport=\n",
+		"proxy=https proxy.example 1\n",
+		"proxy=http proxy.example\n",
+		"proxy=http proxy.example 1 a@b\n",
+		"proxy=http proxy.example 1 a b\n",
+	};
+	struct guest_config c;
+	char text[512];
+
+	assert_int_equal(parse(GOOD_CONFIG, &c), 0);
+	assert_true(c.any_tcp && !c.any_udp && c.n_peers == 0);
+	assert_int_equal(parse(GOOD_CONFIG
+			       "uplink=udp\npeer=tcp 192.0.2.1 443\n"
+			       "peer=udp 192.0.2.1 0\nresolver=10.0.0.1\n"
+			       "name=tcp a.example 80\n"
+			       "host=b.example 192.0.2.2\n"
+			       "transport=meek_lite\n"
+			       "proxy=socks5 p.example 1080 u:%40\n",
+			       &c),
+			 0);
+	assert_true(!c.any_tcp && c.any_udp);
+	assert_int_equal(c.n_peers, 2);
+	assert_int_equal(c.peers[0].port, 443);
+	assert_int_equal(c.peers[1].protocol, IPPROTO_UDP);
+	assert_string_equal(c.names[0].host, "a.example");
+	assert_string_equal(c.hosts[0].name, "b.example");
+	assert_string_equal(c.transport, "meek_lite");
+	assert_string_equal(c.proxy.login, "u:%40");
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		snprintf(text, sizeof(text), "%s%s", GOOD_CONFIG, bad[i]);
+		assert_int_equal(parse(text, &c), -EINVAL);
+	}
+}
+
+static struct pt_line pt(const char *line)
+{
+	static char copy[256];
+
+	snprintf(copy, sizeof(copy), "%s", line);
+	return pt_parse(copy, "obfs4");
+}
+
+static void test_pt(void **state)
+{
+	static const char *const nothing[] = {
+		"",
+		"VERSION 1",
+		"PROXY DONE",
+		"CMETHOD meek_lite socks5 127.0.0.1:1",
+		"CMETHOD obfs4 socks4 127.0.0.1:1",
+		"CMETHOD obfs4 socks5 192.0.2.1:1",
+		"CMETHOD obfs4 socks5 127.0.0.1:65536",
+		"CMETHOD obfs4 socks5 127.0.0.1:x",
+		"CMETHOD obfs4",
+		"CMETHODX",
+		"LOG SEVERITY=debug MESSAGE=x",
+		"LOG SEVERITY=error",
+		"STATUS TRANSPORT=obfs4",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(nothing); i++)
+		assert_int_equal(pt(nothing[i]).kind, PT_KIND_NONE);
+	assert_int_equal(pt("CMETHOD obfs4 socks5 127.0.0.1:4321").kind,
+			 PT_KIND_METHOD);
+	assert_int_equal(pt("CMETHOD obfs4 socks5 127.0.0.1:4321").port, 4321);
+	assert_int_equal(pt("CMETHODS DONE").kind, PT_KIND_DONE);
+	assert_string_equal(pt("CMETHOD-ERROR obfs4 no way").text,
+			    "obfs4 no way");
+	assert_string_equal(pt("ENV-ERROR x").text, "x");
+	/* What it says of the proxy may hold the password. */
+	assert_null(
+		strstr(pt("PROXY-ERROR socks5://u:hunter2@x").text, "hunter2"));
+	assert_int_equal(pt("PROXY-ERROR x").kind, PT_KIND_ERROR);
+	assert_string_equal(
+		pt("LOG SEVERITY=error MESSAGE=\"a \\\"b\\\" c\"").text,
+		"a \"b\" c");
+	assert_string_equal(pt("LOG SEVERITY=notice MESSAGE=plain").text,
+			    "plain");
+}
+
+/* A header, the question a.example, then @answers. */
+static size_t dns_packet(uint8_t *p, uint8_t flags2, uint8_t n,
+			 const void *answers, size_t len)
+{
+	const uint8_t head[] = { 0x12, 0x34, 0x81, flags2, 0,   1,   0,
+				 n,    0,    0,    0,      0,   1,   'a',
+				 7,    'e',  'x',  'a',    'm', 'p', 'l',
+				 'e',  0,    0,    1,      0,   1 };
+
+	memcpy(p, head, sizeof(head));
+	memcpy(p + sizeof(head), answers, len);
+	return sizeof(head) + len;
+}
+
+static void test_dns(void **state)
+{
+	/* b.example by CNAME, its address; one of another name. */
+	static const uint8_t answers[] = {
+		0xc0, 12,   0,  5, 0, 1, 0, 0, 0, 60, 0, 4, 1, 'b', 0xc0, 14, 1,
+		'b',  0xc0, 14, 0, 1, 0, 1, 0, 0, 0,  9, 0, 4, 192, 0,    2,  1,
+		1,    'x',  0,  0, 1, 0, 1, 0, 0, 0,  1, 0, 4, 192, 0,    2,  2,
+	};
+	static const uint8_t loop[] = { 0xc0, 27, 0, 1, 0, 1, 0, 0,
+					0,    1,  0, 4, 1, 2, 3, 4 };
+	static const uint8_t local[] = { 0xc0, 12, 0, 1, 0,   1, 0, 0,
+					 0,    1,  0, 4, 127, 0, 0, 1 };
+	uint8_t p[512], query[DNS_QUERY_MAX];
+	struct dns_result r;
+	size_t n;
+
+	n = (size_t)dns_query(0x1234, "a.example", query);
+	assert_int_equal(n, 27);
+	assert_memory_equal(query + 12, "\1a\7example\0\0\1\0\1", 15);
+	assert_int_equal(dns_query(1, "a..b", query), -EINVAL);
+
+	n = dns_packet(p, 0x80, 3, answers, sizeof(answers));
+	assert_int_equal(dns_answer(p, n, 0x1234, "A.EXAMPLE", &r), 0);
+	assert_int_equal(r.n, 1);
+	assert_int_equal(ntohl(r.addresses[0].s_addr), 0xc0000201);
+	assert_int_equal(r.ttl_s, 9);
+	/* Cut anywhere, it is refused and not read beyond. */
+	for (size_t i = 0; i < n; i++) {
+		uint8_t *cut = malloc(i ? i : 1);
+
+		memcpy(cut, p, i);
+		assert_int_equal(dns_answer(cut, i, 0x1234, "a.example", &r),
+				 -EBADMSG);
+		free(cut);
+	}
+	assert_int_equal(dns_answer(p, n, 0x1235, "a.example", &r), -EBADMSG);
+	assert_int_equal(dns_answer(p, n, 0x1234, "c.example", &r), -EBADMSG);
+	n = dns_packet(p, 0x83, 0, "", 0);
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -ENOENT);
+	n = dns_packet(p, 0x82, 0, "", 0);
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -EREMOTEIO);
+	n = dns_packet(p, 0x80, 0, "", 0);
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -ENODATA);
+	p[2] = 0x83;
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -E2BIG);
+	n = dns_packet(p, 0x80, 1, loop, sizeof(loop));
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -EBADMSG);
+	n = dns_packet(p, 0x80, 1, local, sizeof(local));
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -ENODATA);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -451,6 +629,9 @@ int main(void)
 		cmocka_unit_test(test_config_bad),
 		cmocka_unit_test(test_config_addresses),
 		cmocka_unit_test(test_config_limits),
+		cmocka_unit_test(test_config_uplink),
+		cmocka_unit_test(test_pt),
+		cmocka_unit_test(test_dns),
 		cmocka_unit_test(test_torrc),
 		cmocka_unit_test(test_torrc_fixed),
 		cmocka_unit_test(test_line_reader),

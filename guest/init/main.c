@@ -13,6 +13,7 @@
  *	torctl port	and the connection to Tor's ControlSocket: relay.c
  *	Tor's output	lines for the host
  *	transport's	where it listens; lines for the host
+ *	the resolver's	what a name means
  *	power button
  *
  * Time-outs are computed from absolute times in struct init; a zero is "none".
@@ -23,6 +24,11 @@
  *started first, Tor once it has said where it listens, and the end of either is
  *the end of both. The connection that showed it to be ready is kept: it is how
  *Tor is asked to stop.
+ *
+ * Names are looked up before all that, and again when they age: by this program
+ * again, in a process of its own (resolver.c). What was found goes to the hosts
+ * file and the firewall, and to the host, which has to let it out, too, and
+ *says when it does.
  *
  * All signals are blocked before anything else and stay so: the kernel delivers
  * to PID 1 only what it has a handler for, and it has none.
@@ -46,12 +52,15 @@
 #include "base/error.h"
 #include "init/agent.h"
 #include "init/button.h"
+#include "init/child.h"
 #include "init/config.h"
 #include "init/exits.h"
 #include "init/firewall.h"
+#include "init/names.h"
 #include "init/network.h"
 #include "init/pt.h"
 #include "init/relay.h"
+#include "init/resolver.h"
 #include "init/state-disk.h"
 #include "init/system.h"
 #include "init/tor.h"
@@ -65,6 +74,13 @@
 #define LAST_WORDS_MS 1000      /* for the host to read why we power off */
 #define TRANSPORT_WAIT_MS 60000 /* until it has to say where it listens */
 
+#define ADMIT_WAIT_MS 10000 /* for the host to let out what was found */
+/* Between look-ups: where all went well, and where it did not. */
+#define NAMES_KEEP_MIN_MS 300000
+#define NAMES_KEEP_MAX_MS 3600000
+#define NAMES_RETRY_MIN_MS 2000
+#define NAMES_RETRY_MAX_MS 60000
+
 enum tag {
 	TAG_SIGNAL,
 	TAG_AGENT,
@@ -72,6 +88,7 @@ enum tag {
 	TAG_RELAY_TOR,
 	TAG_TOR_OUTPUT,
 	TAG_TRANSPORT_OUTPUT,
+	TAG_RESOLVER_OUTPUT,
 	TAG_BUTTON,
 };
 
@@ -98,12 +115,21 @@ struct init {
 	struct line_reader transport_lines;
 	uint16_t transport_port; /* 0: has not said */
 
+	struct names names;
+	pid_t resolver;      /* 0: does not run */
+	int resolver_output; /* -1: none */
+	struct line_reader resolver_lines;
+	int names_retry_ms;          /* the next pause after a failure */
+	struct in_addr proxy_in_use; /* 0: none that was looked up */
+
 	bool stopping;
 	/* Absolute times, system_now_ms(); 0: none. */
 	long long tor_start_ms;
 	long long tor_ready_poll_ms;
 	long long tor_kill_ms;
 	long long transport_late_ms;
+	long long lookup_ms;
+	long long admit_ms; /* the session waits for the host until then */
 	long long relay_retry_ms;
 	long long memory_ms;
 };
@@ -116,6 +142,7 @@ static struct init init = {
 	.relay.tor = -1,
 	.tor_output = -1,
 	.transport_output = -1,
+	.resolver_output = -1,
 	.tor_control = -1,
 };
 
@@ -233,6 +260,16 @@ static void set_clock(struct init *in, int64_t seconds, long nanoseconds)
 			    (new.tv_nsec - old.tv_nsec) / 1000000);
 }
 
+static void use_resolvers(struct init *in, const struct host_message *message)
+{
+	if (in->config.n_names == 0)
+		return;
+	memcpy(in->config.resolvers, message->resolvers,
+	       sizeof(in->config.resolvers));
+	in->config.n_resolvers = message->n_resolvers;
+	in->lookup_ms = system_now_ms();
+}
+
 static void hear(void *userdata, const struct host_message *message)
 {
 	struct init *in = userdata;
@@ -244,6 +281,11 @@ static void hear(void *userdata, const struct host_message *message)
 		break;
 	case HOST_MESSAGE_PING: agent_pong(&in->agent, message->token); break;
 	case HOST_MESSAGE_POWEROFF: stop(in); break;
+	case HOST_MESSAGE_ADMITTED:
+		if (in->admit_ms)
+			in->admit_ms = system_now_ms();
+		break;
+	case HOST_MESSAGE_RESOLVERS: use_resolvers(in, message); break;
 	}
 }
 
@@ -252,10 +294,8 @@ static void hear(void *userdata, const struct host_message *message)
 static void start_tor(struct init *in)
 {
 	struct error e = ERROR_NULL(e);
-	const char *transport =
-		in->config.transport[0] ? in->config.transport : NULL;
 
-	if (tor_write_torrc(in->torrc, in->torrc_len, transport,
+	if (tor_write_torrc(in->torrc, in->torrc_len, &in->names,
 			    in->transport_port, &e) < 0)
 		fail(in, "%s", e.text);
 	in->tor = tor_start(&in->tor_output, &e);
@@ -360,7 +400,7 @@ static void start_transport(struct init *in)
 	struct error e = ERROR_NULL(e);
 	struct in_addr proxy = { 0 };
 
-	inet_pton(AF_INET, in->config.proxy.host, &proxy);
+	names_address(&in->names, in->config.proxy.host, &proxy);
 	in->transport_port = 0;
 	in->transport =
 		transport_start(&in->config, proxy, &in->transport_output, &e);
@@ -375,7 +415,7 @@ static void start_transport(struct init *in)
 
 static void start_session(struct init *in)
 {
-	in->tor_start_ms = 0;
+	in->tor_start_ms = in->admit_ms = 0;
 	/* An earlier one may still be on its way out. */
 	if (in->transport > 0)
 		in->tor_start_ms = system_now_ms() + READY_POLL_MS;
@@ -455,6 +495,139 @@ static void tor_ended(struct init *in, int status)
 	session_over(in, "Tor");
 }
 
+/* --- names --- */
+
+static void hear_resolver(void *userdata, char *line, bool cut)
+{
+	struct init *in = userdata;
+	const char *name, *text;
+	int r = names_hear(&in->names, line, &name, &text);
+
+	if (r >= 0)
+		agent_event(&in->agent, r ? "resolved" : "unresolved", "%s %s",
+			    name, text);
+}
+
+/* Return: whether there may be more */
+static bool read_resolver_output(struct init *in)
+{
+	char buf[4096];
+	ssize_t n = read(in->resolver_output, buf, sizeof(buf));
+
+	if (n > 0) {
+		line_reader_push(&in->resolver_lines, buf, (size_t)n,
+				 hear_resolver, in);
+		return true;
+	}
+	if (n < 0 && errno == EAGAIN)
+		return false;
+	close(in->resolver_output);
+	in->resolver_output = -1;
+	return false;
+}
+
+static void start_lookup(struct init *in)
+{
+	const char *argv[3 + GUEST_RESOLVERS_MAX + GUEST_NAMES_MAX + 1];
+	char resolvers[GUEST_RESOLVERS_MAX][INET_ADDRSTRLEN];
+	const char *const environment[] = { NULL };
+	const struct child child = {
+		.what = "the resolver",
+		.argv = argv,
+		.environment = environment,
+		.uid = GUEST_RESOLVER_UID,
+		.filtered = true,
+	};
+	struct error e = ERROR_NULL(e);
+	size_t n = 0;
+
+	in->lookup_ms = 0;
+	if (in->resolver > 0)
+		return;
+	/* The resolvers may be other ones now. */
+	if (firewall_update(&in->names, &e) < 0)
+		fail(in, "%s", e.text);
+	argv[n++] = "/init";
+	argv[n++] = RESOLVER_WORD;
+	for (size_t i = 0; i < in->config.n_resolvers; i++)
+		argv[n++] = inet_ntop(AF_INET, &in->config.resolvers[i],
+				      resolvers[i], INET_ADDRSTRLEN);
+	argv[n++] = "--";
+	for (size_t i = 0; i < in->config.n_names; i++)
+		argv[n++] = in->config.names[i].host;
+	argv[n] = NULL;
+	names_begin(&in->names);
+	in->resolver = child_start(&child, &in->resolver_output, &e);
+	if (in->resolver < 0)
+		fail(in, "%s", e.text);
+	in->resolver_lines = (struct line_reader){ 0 };
+	watch(in, in->resolver_output, EPOLLIN, TAG_RESOLVER_OUTPUT);
+}
+
+static void schedule_lookup(struct init *in)
+{
+	long long pause = in->names.ttl_s * 1000LL;
+
+	if (in->names.failed) {
+		pause = in->names_retry_ms ? in->names_retry_ms
+					   : NAMES_RETRY_MIN_MS;
+		in->names_retry_ms = (int)pause * 2 < NAMES_RETRY_MAX_MS
+					     ? (int)pause * 2
+					     : NAMES_RETRY_MAX_MS;
+	} else {
+		in->names_retry_ms = 0;
+		if (pause < NAMES_KEEP_MIN_MS)
+			pause = NAMES_KEEP_MIN_MS;
+		if (pause > NAMES_KEEP_MAX_MS)
+			pause = NAMES_KEEP_MAX_MS;
+	}
+	in->lookup_ms = system_now_ms() + pause;
+}
+
+/* A proxy that has moved: who goes through it has to be told. */
+static void check_proxy(struct init *in)
+{
+	const struct guest_config *c = &in->config;
+	struct in_addr now;
+
+	/* Tor's or the transport's, and then the only one to talk to. */
+	if (c->n_names != 1 || c->n_peers > 0 ||
+	    (c->transport[0] && !c->proxy.scheme[0]) ||
+	    names_address(&in->names, c->names[0].host, &now) < 0)
+		return;
+	if (in->proxy_in_use.s_addr && in->tor > 0 &&
+	    !names_has(&in->names, c->names[0].host, in->proxy_in_use))
+		kill(in->tor, SIGKILL);
+	in->proxy_in_use = now;
+}
+
+static void lookup_over(struct init *in)
+{
+	struct error e = ERROR_NULL(e);
+
+	in->resolver = 0;
+	while (in->resolver_output >= 0 && read_resolver_output(in))
+		;
+	line_reader_end(&in->resolver_lines, hear_resolver, in);
+	closep(&in->resolver_output);
+	in->resolver_output = -1;
+	if (in->stopping)
+		return;
+	/* It was ended together with Tor, or could not be started. */
+	if (in->names.ttl_s == UINT32_MAX)
+		in->names.failed = true;
+	if (firewall_update(&in->names, &e) < 0 ||
+	    names_write(&in->names, &e) < 0)
+		fail(in, "%s", e.text);
+	agent_event(&in->agent, "looked-up", "%s",
+		    in->names.failed ? "failed" : "ok");
+	schedule_lookup(in);
+	check_proxy(in);
+	if (in->tor <= 0 && in->transport <= 0 && !in->tor_start_ms &&
+	    names_usable(&in->names))
+		in->admit_ms = system_now_ms() + ADMIT_WAIT_MS;
+}
+
 static void handle_signals(struct init *in)
 {
 	struct signalfd_siginfo info;
@@ -470,6 +643,8 @@ static void handle_signals(struct init *in)
 			tor_ended(in, status);
 		else if (pid == in->transport)
 			transport_ended(in, status);
+		else if (pid == in->resolver)
+			lookup_over(in);
 }
 
 /* --- the loop --- */
@@ -484,6 +659,10 @@ static void run_timers(struct init *in)
 	}
 	if (in->tor_start_ms && now >= in->tor_start_ms)
 		start_session(in);
+	if (in->admit_ms && now >= in->admit_ms)
+		start_session(in);
+	if (in->lookup_ms && now >= in->lookup_ms)
+		start_lookup(in);
 	if (in->transport_late_ms && now >= in->transport_late_ms) {
 		in->transport_late_ms = 0;
 		say_transport(in, "it does not say where it listens");
@@ -505,7 +684,7 @@ static int next_timeout(const struct init *in, long long until_ms)
 	const long long times[] = {
 		in->tor_kill_ms,    in->tor_start_ms, in->tor_ready_poll_ms,
 		in->relay_retry_ms, in->memory_ms,    in->transport_late_ms,
-		until_ms,
+		in->lookup_ms,      in->admit_ms,     until_ms,
 	};
 	long long first = 0, left;
 
@@ -544,6 +723,10 @@ static void run_once(struct init *in, long long until_ms)
 		case TAG_TRANSPORT_OUTPUT:
 			if (in->transport_output >= 0)
 				read_transport_output(in);
+			break;
+		case TAG_RESOLVER_OUTPUT:
+			if (in->resolver_output >= 0)
+				read_resolver_output(in);
 			break;
 		case TAG_BUTTON:
 			if (buttons_pressed(&in->buttons))
@@ -616,7 +799,9 @@ static void configure(struct init *in)
 	    guest_torrc_check(in->torrc, (size_t)len, &in->config, &e) < 0)
 		fail(in, "%s", e.text);
 	in->torrc_len = (size_t)len;
+	names_init(&in->names, &in->config);
 	if (tor_prepare(!in->config.state_disk, &e) < 0 ||
+	    names_write(&in->names, &e) < 0 ||
 	    (in->config.transport[0] && transport_prepare(&e) < 0))
 		fail(in, "%s", e.text);
 }
@@ -670,7 +855,7 @@ static void boot(struct init *in, const sigset_t *signals)
 
 	/* The firewall is there before any link is up. */
 	if (network_name_links(&e) < 0 || system_tune(&e) < 0 ||
-	    firewall_load(&in->config, &e) < 0)
+	    firewall_load(&in->names, &e) < 0)
 		fail(in, "%s", e.text);
 	stage(in, "firewall");
 	if (network_up(&in->config, &e) < 0)
@@ -687,13 +872,18 @@ static void boot(struct init *in, const sigset_t *signals)
 	if (system_lock_down(&e) < 0)
 		fail(in, "%s", e.text);
 	stage(in, "lockdown");
-	start_session(in);
+	if (in->config.n_names > 0)
+		start_lookup(in);
+	else
+		start_session(in);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	sigset_t all, ours;
 
+	if (argc >= 2 && !strcmp(argv[1], RESOLVER_WORD))
+		return resolver_main(argc - 2, argv + 2);
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	sigemptyset(&ours);

@@ -7,8 +7,11 @@
  */
 #include "init/message.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
+
+#include "init/dns.h"
 
 static void hand_out(struct line_reader *reader, line_fn fn, void *userdata)
 {
@@ -82,6 +85,24 @@ static int parse_token(const char *args, struct host_message *message)
 	return 0;
 }
 
+static int parse_resolvers(const char *args, struct host_message *message)
+{
+	char copy[GUEST_RESOLVERS_MAX * INET_ADDRSTRLEN], *rest = copy, *word;
+
+	if (strlen(args) >= sizeof(copy))
+		return -EINVAL;
+	strcpy(copy, args);
+	while ((word = strsep(&rest, " "))) {
+		if (message->n_resolvers == GUEST_RESOLVERS_MAX ||
+		    inet_pton(AF_INET, word,
+			      &message->resolvers[message->n_resolvers]) != 1 ||
+		    !dns_usable(message->resolvers[message->n_resolvers]))
+			return -EINVAL;
+		message->n_resolvers++;
+	}
+	return 0;
+}
+
 static const struct {
 	const char *word;
 	enum host_message_type type;
@@ -91,6 +112,8 @@ static const struct {
 	{ "time", HOST_MESSAGE_TIME, parse_time },
 	{ "ping", HOST_MESSAGE_PING, parse_token },
 	{ "poweroff", HOST_MESSAGE_POWEROFF, NULL },
+	{ "admitted", HOST_MESSAGE_ADMITTED, NULL },
+	{ "resolvers", HOST_MESSAGE_RESOLVERS, parse_resolvers },
 };
 
 int host_message_parse(const char *line, struct host_message *ret)

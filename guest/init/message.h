@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,6 +37,8 @@ enum host_message_type {
 	HOST_MESSAGE_TIME,
 	HOST_MESSAGE_PING,
 	HOST_MESSAGE_POWEROFF,
+	HOST_MESSAGE_ADMITTED,
+	HOST_MESSAGE_RESOLVERS,
 };
 
 #define HOST_TOKEN_MAX 32
@@ -44,7 +47,9 @@ struct host_message {
 	enum host_message_type type;
 	int64_t seconds;  /* TIME: UTC since 1970, 0 to GUEST_TIME_MAX */
 	long nanoseconds; /* TIME: 0 to 999999999 */
-	char token[HOST_TOKEN_MAX + 1]; /* PING */
+	char token[HOST_TOKEN_MAX + 1];                /* PING */
+	struct in_addr resolvers[GUEST_RESOLVERS_MAX]; /* RESOLVERS */
+	size_t n_resolvers;
 };
 
 /**

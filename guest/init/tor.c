@@ -1,5 +1,6 @@
 #include "init/tor.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,22 +38,76 @@ int tor_prepare(bool ram_data, struct error *e)
 	return 0;
 }
 
-int tor_write_torrc(const char *torrc, size_t len, const char *transport,
-		    uint16_t port, struct error *e)
+/* The host of a line "Socks5Proxy HOST:PORT", or of the like. Return: its
+ * length, 0: no such line */
+static size_t proxy_host(const char *line, size_t len, const char **ret)
 {
-	static char text[GUEST_FILE_MAX + 128];
-	int n;
+	static const char *const options[] = { "Socks5Proxy ", "HTTPSProxy " };
 
-	memcpy(text, torrc, len);
-	if (transport) {
-		n = snprintf(text + len, sizeof(text) - len,
-			     "ClientTransportPlugin %s socks5 127.0.0.1:%u\n",
-			     transport, port);
-		len += (size_t)n;
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		size_t n = strlen(options[i]);
+
+		if (len > n && !strncmp(line, options[i], n)) {
+			const char *colon = memchr(line + n, ':', len - n);
+
+			*ret = line + n;
+			return colon ? (size_t)(colon - *ret) : 0;
+		}
 	}
-	n = system_write_file(TOR_TORRC, text, len, 0440, e);
+	return 0;
+}
+
+static void write_line(FILE *out, const char *line, size_t len,
+		       const struct names *names)
+{
+	char host[GUEST_HOST_NAME_MAX + 1], ip[INET_ADDRSTRLEN];
+	struct in_addr address;
+	const char *at = NULL;
+	size_t n = proxy_host(line, len, &at);
+
+	/* Tor's sandbox has no resolver, and it would keep what it found. */
+	if (n > 0 && n < sizeof(host)) {
+		memcpy(host, at, n);
+		host[n] = '\0';
+		if (names_address(names, host, &address) == 0 &&
+		    inet_ntop(AF_INET, &address, ip, sizeof(ip))) {
+			fprintf(out, "%.*s%s", (int)(at - line), line, ip);
+			len -= (size_t)(at + n - line);
+			line = at + n;
+		}
+	}
+	fwrite(line, 1, len, out);
+}
+
+int tor_write_torrc(const char *torrc, size_t len, const struct names *names,
+		    uint16_t transport_port, struct error *e)
+{
+	static char text[GUEST_FILE_MAX + 256];
+	FILE *out = fmemopen(text, sizeof(text), "w");
+	long written;
+	int r;
+
+	if (!out)
+		return error_set(e, -ENOMEM, "out of memory");
+	while (len > 0) {
+		/* The check saw that each line has its end. */
+		size_t n = (size_t)((const char *)memchr(torrc, '\n', len) -
+				    torrc) +
+			   1;
+
+		write_line(out, torrc, n, names);
+		torrc += n;
+		len -= n;
+	}
+	if (transport_port)
+		fprintf(out, "ClientTransportPlugin %s socks5 127.0.0.1:%u\n",
+			names->config->transport, transport_port);
+	written = ftell(out);
+	if (fclose(out) != 0 || written < 0)
+		return error_set(e, -EIO, "the torrc cannot be written");
+	r = system_write_file(TOR_TORRC, text, (size_t)written, 0440, e);
 	explicit_bzero(text, sizeof(text));
-	return n;
+	return r;
 }
 
 pid_t tor_start(int *ret_output, struct error *e)

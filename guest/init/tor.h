@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "init/names.h"
 
 #define TOR_TORRC "/run/torvm/torrc"
 
@@ -17,10 +18,11 @@ int tor_prepare(bool ram_data, struct error *e);
 /**
  * tor_write_torrc() - Write what Tor reads when it starts
  * @torrc:	Of the host, @len bytes, at most GUEST_FILE_MAX
- * @transport:	The transport that listens on @port of 127.0.0.1; NULL: none
+ * @names:	Where the proxy is, if it is given by name
+ * @transport_port: Where the transport listens on 127.0.0.1; 0: none
  */
-int tor_write_torrc(const char *torrc, size_t len, const char *transport,
-		    uint16_t port, struct error *e);
+int tor_write_torrc(const char *torrc, size_t len, const struct names *names,
+		    uint16_t transport_port, struct error *e);
 
 /**
  * tor_start() - Start Tor without privileges

@@ -32,7 +32,8 @@ if ROOT:
     sys.argv.remove("--in-namespace")
 TORVM = os.path.abspath(sys.argv.pop(1))
 KEYS = {"state", "since", "blocked", "lockdown", "lan_access", "bootstrap", "accel", "vm",
-        "tor", "last_error", "traffic", "obstacle", "alarms", "confirm_left", "refused", "stages",
+        "tor", "last_error", "traffic", "obstacle", "uplink", "alarms", "confirm_left",
+        "refused", "stages",
         "version"}
 
 
@@ -721,6 +722,23 @@ class Circuits(Base):
         self.assertEqual(json.loads(self.here("status", "--json").stdout)["traffic"],
                          running["traffic"])
         self.assertEqual(self.here("status", "--watch").stdout.count("12.3 kB/s down"), 1)
+
+    def test_the_way_out_is_shown(self):
+        running = status("Running", 100, uplink={
+            "transport": "meek", "proxy": None, "resolvers": ["192.168.1.1"],
+            "names": [
+                {"name": "front.example", "addresses": ["192.0.2.1", "192.0.2.2"],
+                 "error": None},
+                {"name": "gone.example", "addresses": [],
+                 "error": "there is no such name"}]})
+        self.controller(GetStatus=[{"status": running}])
+        out = self.here("status").stdout
+        self.assertIn("Way out    meek bridges\n", out)
+        self.assertIn("Name       front.example: 192.0.2.1 192.0.2.2\n", out)
+        self.assertIn("Name       gone.example: (there is no such name)\n", out)
+        self.assertIn("Asked      192.168.1.1, ", out)
+        self.assertEqual(json.loads(self.here("status", "--json").stdout)["uplink"],
+                         running["uplink"])
 
 
 class Connection(Base):

@@ -68,6 +68,36 @@ static void print_traffic(const struct client_status *s)
 	       cli_bytes(s->traffic.written, up, sizeof(up)));
 }
 
+static void print_name(const struct client_name *n)
+{
+	printf("Name       %s:", n->name);
+	for (size_t i = 0; i < n->n_addresses; i++)
+		printf(" %s", n->addresses[i]);
+	if (n->error[0])
+		printf(" (%s)", n->error);
+	else if (n->n_addresses == 0)
+		printf(" not looked up yet");
+	putchar('\n');
+}
+
+static void print_uplink(const struct client_status *s)
+{
+	const bool bridges = s->uplink.transport[0];
+	const bool plain = !strcmp(s->uplink.transport, "none");
+
+	printf("Way out    %s%s%s%s%s\n",
+	       bridges && !plain ? s->uplink.transport : "",
+	       bridges && !plain ? " " : "", bridges ? "bridges" : "",
+	       bridges && s->uplink.proxy[0] ? ", " : "",
+	       s->uplink.proxy[0] ? "a proxy" : "");
+	for (size_t i = 0; i < s->uplink.n_names; i++)
+		print_name(&s->uplink.names[i]);
+	for (size_t i = 0; i < s->uplink.n_resolvers; i++)
+		printf("Asked      %s, this computer's own resolver, for %s\n",
+		       s->uplink.resolvers[i],
+		       s->uplink.n_names == 1 ? "that name" : "those names");
+}
+
 static void print_text(const struct client_status *s)
 {
 	enum cli_colour colour = is_state(s, "Running") ? CLI_GREEN
@@ -98,6 +128,8 @@ static void print_text(const struct client_status *s)
 		       s->bootstrap_summary[0] ? ", " : "",
 		       s->bootstrap_summary,
 		       s->circuit_established ? ", circuit established" : "");
+		if (s->uplink.known)
+			print_uplink(s);
 		if (s->vm_pid > 0)
 			printf("Machine    process %lld%s%s%s%s\n",
 			       (long long)s->vm_pid, s->accel[0] ? ", " : "",

@@ -22,6 +22,10 @@
 #define CLIENT_ALARMS_MAX 8
 
 /* Type Status of the interface. Texts are cut where they do not fit. */
+#define CLIENT_RESOLVERS_MAX 3
+#define CLIENT_NAMES_MAX 32
+#define CLIENT_NAME_ADDRESSES_MAX 8
+
 struct client_status {
 	char state[24];
 	char since[40]; /* RFC 3339; "": unknown */
@@ -46,6 +50,21 @@ struct client_status {
 		char text[256];
 		char next[256];
 	} obstacle;
+	/* How Tor gets out where it does not connect directly. */
+	struct {
+		bool known;
+		char transport[16]; /* "": no bridges */
+		char proxy[16];     /* "": none */
+		char resolvers[CLIENT_RESOLVERS_MAX][16];
+		size_t n_resolvers;
+		struct client_name {
+			char name[254];
+			char addresses[CLIENT_NAME_ADDRESSES_MAX][16];
+			size_t n_addresses;
+			char error[100]; /* "": none */
+		} names[CLIENT_NAMES_MAX];
+		size_t n_names;
+	} uplink;
 	char last_error[512];
 	char alarms[CLIENT_ALARMS_MAX][192];
 	size_t n_alarms;

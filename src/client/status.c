@@ -127,6 +127,57 @@ static void get_obstacle(const json_t *json, struct client_status *ret,
 		 true, ok);
 }
 
+/* An array of strings, each into @size bytes from @buf on. Return: how many */
+static size_t get_texts(const json_t *object, const char *key, char *buf,
+			size_t size, size_t max, bool *ok)
+{
+	const json_t *array = json_object_get(object, key), *text;
+	size_t i, n = 0;
+
+	if (!json_is_array(array))
+		*ok = false;
+	json_array_foreach (array, i, text) {
+		if (!json_is_string(text))
+			*ok = false;
+		else if (n < max)
+			copy_text(buf + size * n++, size,
+				  json_string_value(text));
+	}
+	return n;
+}
+
+static void get_uplink(const json_t *json, struct client_status *ret, bool *ok)
+{
+	const json_t *u = json_object_get(json, "uplink"), *names, *name;
+	size_t i;
+
+	if (!u || json_is_null(u))
+		return;
+	ret->uplink.known = true;
+	get_text(u, "transport", ret->uplink.transport,
+		 sizeof(ret->uplink.transport), false, ok);
+	get_text(u, "proxy", ret->uplink.proxy, sizeof(ret->uplink.proxy),
+		 false, ok);
+	ret->uplink.n_resolvers = get_texts(
+		u, "resolvers", ret->uplink.resolvers[0],
+		sizeof(ret->uplink.resolvers[0]), CLIENT_RESOLVERS_MAX, ok);
+	names = json_object_get(u, "names");
+	if (!json_is_array(names))
+		*ok = false;
+	json_array_foreach (names, i, name) {
+		struct client_name *n;
+
+		if (ret->uplink.n_names == CLIENT_NAMES_MAX)
+			return;
+		n = &ret->uplink.names[ret->uplink.n_names++];
+		get_text(name, "name", n->name, sizeof(n->name), true, ok);
+		n->n_addresses = get_texts(name, "addresses", n->addresses[0],
+					   sizeof(n->addresses[0]),
+					   CLIENT_NAME_ADDRESSES_MAX, ok);
+		get_text(name, "error", n->error, sizeof(n->error), false, ok);
+	}
+}
+
 int client_status_from_json(const json_t *json, struct client_status *ret,
 			    struct error *e)
 {
@@ -161,6 +212,7 @@ int client_status_from_json(const json_t *json, struct client_status *ret,
 		 false, &ok);
 	get_traffic(json, ret, &ok);
 	get_obstacle(json, ret, &ok);
+	get_uplink(json, ret, &ok);
 	get_alarms(json, ret, &ok);
 	ret->confirm_left = get_int(json, "confirm_left", -1, false, &ok);
 	ret->refused = get_int(json, "refused", 0, true, &ok);
@@ -205,6 +257,42 @@ static json_t *obstacle_or_null(const struct client_status *s)
 			 s->obstacle.text, "next", s->obstacle.next);
 }
 
+static json_t *texts(const char *buf, size_t size, size_t n)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(array, json_string(buf + size * i));
+	return array;
+}
+
+static json_t *uplink_or_null(const struct client_status *s)
+{
+	json_t *names;
+
+	if (!s->uplink.known)
+		return json_null();
+	names = json_array();
+	for (size_t i = 0; i < s->uplink.n_names; i++) {
+		const struct client_name *n = &s->uplink.names[i];
+
+		json_array_append_new(
+			names, json_pack("{s:s, s:o, s:o}", "name", n->name,
+					 "addresses",
+					 texts(n->addresses[0],
+					       sizeof(n->addresses[0]),
+					       n->n_addresses),
+					 "error", text_or_null(n->error)));
+	}
+	return json_pack("{s:o, s:o, s:o, s:o}", "transport",
+			 text_or_null(s->uplink.transport), "proxy",
+			 text_or_null(s->uplink.proxy), "resolvers",
+			 texts(s->uplink.resolvers[0],
+			       sizeof(s->uplink.resolvers[0]),
+			       s->uplink.n_resolvers),
+			 "names", names);
+}
+
 json_t *client_status_to_json(const struct client_status *s)
 {
 	json_t *stages = json_object(), *alarms = json_array();
@@ -216,7 +304,7 @@ json_t *client_status_to_json(const struct client_status *s)
 		json_array_append_new(alarms, json_string(s->alarms[i]));
 	return json_pack(
 		"{s:s, s:o, s:b, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
-		" s:{s:o, s:b}, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:s}",
+		" s:{s:o, s:b}, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:s}",
 		"state", s->state, "since", text_or_null(s->since), "blocked",
 		s->blocked, "lockdown", s->lockdown, "lan_access",
 		s->lan_access, "bootstrap", "percent", s->bootstrap_percent,
@@ -226,9 +314,9 @@ json_t *client_status_to_json(const struct client_status *s)
 		int_or_null(s->vm_uptime, -1), "tor", "version",
 		text_or_null(s->tor_version), "circuit_established",
 		s->circuit_established, "traffic", traffic_or_null(s),
-		"obstacle", obstacle_or_null(s), "last_error",
-		text_or_null(s->last_error), "alarms", alarms, "confirm_left",
-		int_or_null(s->confirm_left, -1), "refused",
+		"obstacle", obstacle_or_null(s), "uplink", uplink_or_null(s),
+		"last_error", text_or_null(s->last_error), "alarms", alarms,
+		"confirm_left", int_or_null(s->confirm_left, -1), "refused",
 		(json_int_t)s->refused, "stages", stages, "version",
 		s->version);
 }

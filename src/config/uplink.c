@@ -249,6 +249,10 @@ static void add_proxy(struct plan *plan)
 	const char *address = plan->cfg->proxy.address;
 
 	add_host_port(plan, IPPROTO_TCP, address, strlen(address), 0, true);
+	if (plan->cfg->bridge.use_bridges &&
+	    plan->cfg->bridge.transport == CONFIG_TRANSPORT_SNOWFLAKE)
+		add_host(plan, IPPROTO_UDP, address,
+			 (size_t)(strrchr(address, ':') - address), 0, true);
 }
 
 int uplink_plan(const struct config *cfg, struct uplink *ret, struct error *e)

@@ -88,6 +88,7 @@ static void on_hello(struct agent_link *a)
 	clock_watch_note(&e->clock);
 	agent_link_send_time(a);
 	vm_supervisor_guest_hello(&e->vm);
+	names_hello(&e->names);
 }
 
 static void on_stage(struct agent_link *a, enum agent_stage stage)
@@ -212,7 +213,8 @@ static void on_message(struct agent_link *a, struct agent_message *m)
 	case AGENT_KIND_TRANSPORT: on_transport(a, m->text); break;
 	case AGENT_KIND_TRANSPORT_EXIT: on_transport_exit(a, m); break;
 	case AGENT_KIND_RESOLVED:
-	case AGENT_KIND_UNRESOLVED: break;
+	case AGENT_KIND_UNRESOLVED:
+	case AGENT_KIND_LOOKED_UP: names_hear(&e->names, m); break;
 	case AGENT_KIND_MEMORY:
 		a->available_kib = m->available_kib;
 		log_debug("guest: %" PRIu64 " of %" PRIu64 " KiB available",
@@ -310,6 +312,23 @@ void agent_link_poweroff(struct agent_link *a)
 	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
 
 	if (agent_write_poweroff(&out) == 0)
+		stream_write(&a->stream, &out);
+}
+
+void agent_link_admitted(struct agent_link *a)
+{
+	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
+
+	if (agent_write_admitted(&out) == 0)
+		stream_write(&a->stream, &out);
+}
+
+void agent_link_resolvers(struct agent_link *a, const struct in_addr *resolvers,
+			  size_t n)
+{
+	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
+
+	if (agent_write_resolvers(&out, resolvers, n) == 0)
 		stream_write(&a->stream, &out);
 }
 

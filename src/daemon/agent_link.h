@@ -45,3 +45,9 @@ void agent_link_ask(struct agent_link *a);
 void agent_link_send_time(struct agent_link *a);
 
 void agent_link_poweroff(struct agent_link *a);
+
+/* What the guest looked up may be reached now. */
+void agent_link_admitted(struct agent_link *a);
+/* Whom it has to ask from now on; it does so at once. */
+void agent_link_resolvers(struct agent_link *a, const struct in_addr *resolvers,
+			  size_t n);

@@ -13,9 +13,9 @@
  * auditor reports.
  *
  * Relays whose address Tor does not know (a fallback directory that has left
- * the consensus) excuse as many suspects. With a bridge or proxy, their address
- * is taken from the configuration; a transport chooses its own, so that there
- * is nothing to compare with, which the log says once.
+ * the consensus) excuse as many suspects. With bridges or a proxy, Tor's relays
+ * are not who is contacted: then it is the addresses that the block was opened
+ * for (names.c).
  *
  * Limits: a connection shorter than a round can go unseen, and Tor in the VM is
  * believed. It is an alarm bell, not a wall.
@@ -82,42 +82,6 @@ static int read_connections(uint32_t uid, struct inet_diag_list *ret)
 	return r;
 }
 
-/* --- the configuration --- */
-
-static bool is_at(const char *text, const struct endpoint *e)
-{
-	struct endpoint configured;
-
-	return endpoint_parse(text, strcspn(text, " "), &configured) == 0 &&
-	       endpoint_equal(&configured, e);
-}
-
-static bool is_configured(const struct config *cfg, const struct endpoint *e)
-{
-	if (cfg->proxy.type != CONFIG_PROXY_NONE &&
-	    is_at(cfg->proxy.address, e))
-		return true;
-	for (size_t i = 0; i < cfg->bridge.n_bridges; i++)
-		if (is_at(cfg->bridge.bridges[i], e))
-			return true;
-	return false;
-}
-
-/* Why there is nothing to compare with; NULL: there is. */
-static const char *obstacle(const struct config *cfg)
-{
-	struct endpoint e;
-
-	if (cfg->bridge.use_bridges &&
-	    cfg->bridge.transport != CONFIG_TRANSPORT_NONE)
-		return "a pluggable transport chooses whom it talks to";
-	if (cfg->proxy.type != CONFIG_PROXY_NONE &&
-	    endpoint_parse(cfg->proxy.address, strlen(cfg->proxy.address), &e) <
-		    0)
-		return "the proxy is given by name";
-	return NULL;
-}
-
 /* --- rounds --- */
 
 static void raise_alarm(struct auditor *a, const struct endpoint *e)
@@ -160,6 +124,8 @@ static void next_round(struct auditor *a, uint64_t ms)
 
 void auditor_relays(struct auditor *a, const struct tor_relays *relays)
 {
+	const struct names *names = &a->engine->names;
+	const bool direct = names->plan.any_tcp;
 	struct inet_diag_list left = { 0 };
 
 	if (!a->asked)
@@ -168,11 +134,12 @@ void auditor_relays(struct auditor *a, const struct tor_relays *relays)
 	for (size_t i = 0; i < a->now.n; i++) {
 		const struct endpoint *e = &a->now.v[i];
 
-		if (!contains(relays->endpoints, relays->n_endpoints, e) &&
-		    !is_configured(a->engine->cfg, e))
+		if (!names_admit(names, e) &&
+		    !(direct &&
+		      contains(relays->endpoints, relays->n_endpoints, e)))
 			left.v[left.n++] = *e;
 	}
-	if (left.n <= relays->n_unknown)
+	if (direct && left.n <= relays->n_unknown)
 		left.n = 0;
 	for (size_t i = 0; i < left.n; i++)
 		if (contains(a->suspects.v, a->suspects.n, &left.v[i]))
@@ -195,13 +162,8 @@ static void on_timer(uv_timer_t *timer)
 {
 	struct auditor *a = timer->data;
 	struct engine *e = a->engine;
-	const char *why = obstacle(e->cfg);
 	int r;
 
-	if (why) {
-		mute(a, why);
-		return;
-	}
 	next_round(a, AUDIT_MS);
 	r = read_connections(e->vm_uid, &a->now);
 	if (r < 0) {

@@ -593,6 +593,7 @@ static int init(struct engine *e)
 	init_timer(e, &e->ping_timer);
 	uv_timer_start(&e->ping_timer, on_ping, BROKER_PING_MS, BROKER_PING_MS);
 	auditor_init(&e->auditor, e);
+	names_init(&e->names, e);
 	ret = vm_supervisor_init(&e->vm, e);
 	if (ret == 0)
 		ret = agent_link_init(&e->agent, e);

@@ -17,6 +17,7 @@
 #include "daemon/clock_watch.h"
 #include "daemon/control_server.h"
 #include "daemon/log_buffer.h"
+#include "daemon/names.h"
 #include "daemon/progress.h"
 #include "daemon/rate_limit.h"
 #include "daemon/tor_link.h"
@@ -83,6 +84,7 @@ struct engine {
 	struct broker_link broker;
 	struct vm_supervisor vm;
 	struct agent_link agent;
+	struct names names;
 	struct clock_watch clock;
 	struct tor_link tor;
 	struct control_server control;

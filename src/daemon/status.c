@@ -71,6 +71,27 @@ static void set_obstacle(json_t *status, const struct engine *e)
 				  tor_obstacle_text(obstacle), "next", next));
 }
 
+static json_t *uplink(const struct engine *e)
+{
+	const struct config *cfg = e->cfg;
+	json_t *object;
+
+	if (!cfg->bridge.use_bridges && cfg->proxy.type == CONFIG_PROXY_NONE)
+		return NULL;
+	object = json_pack("{s:o, s:o}", "resolvers",
+			   names_resolvers_json(&e->names), "names",
+			   names_json(&e->names));
+	if (cfg->bridge.use_bridges)
+		json_object_set_new(object, "transport",
+				    json_string(config_transport_name(
+					    cfg->bridge.transport)));
+	if (cfg->proxy.type != CONFIG_PROXY_NONE)
+		json_object_set_new(
+			object, "proxy",
+			json_string(config_proxy_name(cfg->proxy.type)));
+	return object;
+}
+
 json_t *status_object(const struct engine *e)
 {
 	const struct torctl_bootstrap *b = &e->tor.bootstrap;
@@ -97,6 +118,7 @@ json_t *status_object(const struct engine *e)
 		TORVM_VERSION);
 	if (!status)
 		return NULL;
+	json_object_set_new(status, "uplink", uplink(e));
 	if (e->vm.accel.proven)
 		json_object_set_new(
 			status, "accel",

@@ -453,14 +453,9 @@ int vm_supervisor_prepare(struct vm_supervisor *vm, struct error *e)
 	ret = torrc_render(engine->cfg, true, &torrc, e);
 	if (ret < 0)
 		return ret;
-	ret = uplink_plan(engine->cfg, &vm->uplink, e);
+	ret = names_prepare(&engine->names, e);
 	if (ret < 0)
 		return ret;
-	if (uplink_needs_names(&vm->uplink))
-		return error_set(e, -EOPNOTSUPP,
-				 "a host name has to be looked up, which this "
-				 "version cannot do yet; pin it in "
-				 "bridge.addresses");
 	ret = locate_disk(vm, e);
 	if (ret < 0)
 		return ret;
@@ -541,7 +536,9 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 		.state_disk = true,
 		.host_ip = cfg->network.host_ip,
 		.vm_ip = cfg->network.vm_ip,
-		.uplink = &vm->uplink,
+		.uplink = &vm->engine->names.plan,
+		.resolvers = vm->engine->names.resolvers,
+		.n_resolvers = vm->engine->names.n_resolvers,
 		.transport = torrc_transport(cfg),
 		.config = cfg,
 	};
@@ -673,23 +670,6 @@ static void on_started(struct engine *e, const struct broker_message *reply,
 	engine_changed(e);
 }
 
-static struct broker_uplink uplink_message(const struct uplink *uplink)
-{
-	struct broker_uplink ret = {
-		.any = (uplink->any_tcp ? BROKER_UPLINK_ANY_TCP : 0) |
-		       (uplink->any_udp ? BROKER_UPLINK_ANY_UDP : 0),
-	};
-
-	for (size_t i = 0; i < uplink->n; i++)
-		if (uplink->targets[i].known)
-			ret.peers[ret.n_peers++] = (struct broker_peer){
-				.address = uplink->targets[i].address,
-				.port = uplink->targets[i].port,
-				.protocol = uplink->targets[i].protocol,
-			};
-	return ret;
-}
-
 void vm_supervisor_launch(struct vm_supervisor *vm)
 {
 	struct broker_message m = { .type = BROKER_REQUEST_START_VM };
@@ -727,7 +707,7 @@ void vm_supervisor_launch(struct vm_supervisor *vm)
 		return;
 	}
 	vm->phase = VM_PHASE_STARTING;
-	m.u.start_vm.uplink = uplink_message(&vm->uplink);
+	names_uplink(&vm->engine->names, &m.u.start_vm.uplink);
 	m.u.start_vm.present = (1u << (VM_FD_COUNT - VM_FD_FROM_ENGINE)) - 1;
 	broker_link_request(&vm->engine->broker, &m, fds, ARRAY_SIZE(fds),
 			    on_started, (void *)(uintptr_t)vm->generation);
@@ -756,6 +736,7 @@ void vm_supervisor_found(struct vm_supervisor *vm, int pid)
 void vm_supervisor_adopt(struct vm_supervisor *vm)
 {
 	log_notice("Taking over the running VM (pid %d).", vm->pid);
+	names_adopt(&vm->engine->names);
 	open_channels(vm);
 	uv_timer_start(&vm->deadline, on_silent, boot_timeout_ms(vm), 0);
 }

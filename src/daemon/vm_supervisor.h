@@ -13,7 +13,6 @@
 #include "daemon/lines.h"
 #include "daemon/stream.h"
 #include "proto/qmp.h"
-#include "config/uplink.h"
 #include "vm/accel.h"
 #include "vm/image.h"
 
@@ -47,7 +46,6 @@ struct vm_supervisor {
 
 	char qemu[PATH_MAX]; /* "": not found yet */
 	struct image image;
-	struct uplink uplink; /* whom the VM may reach */
 	bool image_opened;
 	int state_dirfd; /* of the state disk */
 	char state_dir[PATH_MAX];

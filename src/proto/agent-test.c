@@ -67,11 +67,18 @@ static void every_line_of_the_protocol(void **state)
 	assert_int_equal(decode(a, "transport-exit 9 exit 2 1", &m), 1);
 	assert_int_equal(m.kind, AGENT_KIND_TRANSPORT_EXIT);
 	assert_int_equal(m.number, 2);
-	assert_int_equal(decode(a, "resolved 9 front.example 192.0.2.1", &m),
-			 1);
+	assert_int_equal(
+		decode(a, "resolved 9 front.example 192.0.2.1 192.0.2.2", &m),
+		1);
 	assert_int_equal(m.kind, AGENT_KIND_RESOLVED);
 	assert_string_equal(m.name, "front.example");
-	assert_int_equal(ntohl(m.address.s_addr), 0xc0000201);
+	assert_int_equal(m.n_addresses, 2);
+	assert_int_equal(ntohl(m.addresses[1].s_addr), 0xc0000202);
+	assert_int_equal(decode(a, "looked-up 9 ok", &m), 1);
+	assert_int_equal(m.kind, AGENT_KIND_LOOKED_UP);
+	assert_true(m.ok);
+	assert_int_equal(decode(a, "looked-up 9 failed", &m), 1);
+	assert_false(m.ok);
 	assert_int_equal(decode(a, "unresolved 9 front.example no answer", &m),
 			 1);
 	assert_int_equal(m.kind, AGENT_KIND_UNRESOLVED);
@@ -118,7 +125,10 @@ static void a_malformed_line_is_skipped(void **state)
 		"resolved 1 front.example",
 		"resolved 1 front.example 2001:db8::1",
 		"resolved 1 front/example 192.0.2.1",
+		"resolved 1 front.example 192.0.2.1 x",
 		"unresolved 1",
+		"looked-up 1",
+		"looked-up 1 perhaps",
 		"tor-exit 1 killed 1 1",
 		"memory 1 2",
 		"memory 1 0x2 3",

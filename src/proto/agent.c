@@ -51,6 +51,7 @@ static const char *const words[] = {
 	[AGENT_KIND_TRANSPORT_EXIT] = "transport-exit",
 	[AGENT_KIND_RESOLVED] = "resolved",
 	[AGENT_KIND_UNRESOLVED] = "unresolved",
+	[AGENT_KIND_LOOKED_UP] = "looked-up",
 };
 static_assert(ARRAY_SIZE(words) == AGENT_KIND_COUNT, "words");
 
@@ -203,6 +204,20 @@ static int host_name(char **rest, struct agent_message *ret)
 	return 0;
 }
 
+static int parse_addresses(char **rest, struct agent_message *ret)
+{
+	const char *arg;
+
+	while ((arg = argument(rest))) {
+		if (ret->n_addresses == AGENT_ADDRESSES_MAX ||
+		    inet_pton(AF_INET, arg,
+			      &ret->addresses[ret->n_addresses]) != 1)
+			return -EBADMSG;
+		ret->n_addresses++;
+	}
+	return ret->n_addresses > 0 ? 0 : -EBADMSG;
+}
+
 static int parse_exit(char **rest, struct agent_message *ret)
 {
 	const char *arg = argument(rest);
@@ -240,6 +255,7 @@ static int parse_arguments(char **rest, struct agent_message *ret)
 	case AGENT_KIND_TRANSPORT_EXIT:
 	case AGENT_KIND_RESOLVED:
 	case AGENT_KIND_UNRESOLVED:
+	case AGENT_KIND_LOOKED_UP:
 	case AGENT_KIND_MEMORY:
 	case AGENT_KIND_CLOCK:
 	case AGENT_KIND_WARNING:
@@ -267,12 +283,13 @@ static int parse_arguments(char **rest, struct agent_message *ret)
 	case AGENT_KIND_TOR_EXIT:
 	case AGENT_KIND_TRANSPORT_EXIT: return parse_exit(rest, ret);
 	case AGENT_KIND_RESOLVED:
-		if (host_name(rest, ret) < 0)
-			return -EBADMSG;
+		return host_name(rest, ret) < 0 ? -EBADMSG
+						: parse_addresses(rest, ret);
+	case AGENT_KIND_LOOKED_UP:
 		arg = argument(rest);
-		return arg && inet_pton(AF_INET, arg, &ret->address) == 1
-			       ? 0
-			       : -EBADMSG;
+		ret->ok = arg && !strcmp(arg, "ok");
+		return ret->ok || (arg && !strcmp(arg, "failed")) ? 0
+								  : -EBADMSG;
 	case AGENT_KIND_UNRESOLVED:
 		return host_name(rest, ret) < 0 ? -EBADMSG : text(rest, ret);
 	case AGENT_KIND_MEMORY:
@@ -336,4 +353,22 @@ int agent_write_ping(struct buffer *out, const char *token)
 int agent_write_poweroff(struct buffer *out)
 {
 	return buffer_append_string(out, "poweroff\n");
+}
+
+int agent_write_admitted(struct buffer *out)
+{
+	return buffer_append_string(out, "admitted\n");
+}
+
+int agent_write_resolvers(struct buffer *out, const struct in_addr *resolvers,
+			  size_t n)
+{
+	char ip[INET_ADDRSTRLEN];
+	int r = buffer_append_string(out, "resolvers");
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = buffer_printf(
+			out, " %s",
+			inet_ntop(AF_INET, &resolvers[i], ip, sizeof(ip)));
+	return r < 0 ? r : buffer_append_string(out, "\n");
 }

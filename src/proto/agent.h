@@ -19,6 +19,7 @@
 
 /* Longest host name with its terminator (RFC 1035, 2.3.4). */
 #define AGENT_NAME_MAX 254
+#define AGENT_ADDRESSES_MAX 8 /* of one name */
 
 enum agent_kind {
 	AGENT_KIND_UNKNOWN, /* a word we do not know: to be ignored */
@@ -31,6 +32,7 @@ enum agent_kind {
 	AGENT_KIND_TRANSPORT_EXIT,
 	AGENT_KIND_RESOLVED,
 	AGENT_KIND_UNRESOLVED,
+	AGENT_KIND_LOOKED_UP,
 	AGENT_KIND_MEMORY,
 	AGENT_KIND_PONG,
 	AGENT_KIND_CLOCK,
@@ -69,10 +71,12 @@ struct agent_message {
 	uint32_t count;  /* how many in this boot */
 
 	char name[AGENT_NAME_MAX]; /* RESOLVED, UNRESOLVED */
-	struct in_addr address;    /* RESOLVED */
-	uint64_t total_kib;        /* MEMORY */
-	uint64_t available_kib;    /* MEMORY */
-	int64_t offset_ms;         /* CLOCK */
+	struct in_addr addresses[AGENT_ADDRESSES_MAX]; /* RESOLVED */
+	size_t n_addresses;
+	bool ok;                /* LOOKED_UP: all names were found */
+	uint64_t total_kib;     /* MEMORY */
+	uint64_t available_kib; /* MEMORY */
+	int64_t offset_ms;      /* CLOCK */
 	/* STATE_DISK, UNRESOLVED: reason; TOR, TRANSPORT, WARNING, ERROR: text;
 	 * PONG: token. Printable or '?'. */
 	char text[AGENT_LINE_MAX];
@@ -102,3 +106,6 @@ int agent_write_hello(struct buffer *out);
 int agent_write_time(struct buffer *out, const struct timespec *now);
 int agent_write_ping(struct buffer *out, const char *token);
 int agent_write_poweroff(struct buffer *out);
+int agent_write_admitted(struct buffer *out);
+int agent_write_resolvers(struct buffer *out, const struct in_addr *resolvers,
+			  size_t n);

@@ -189,6 +189,74 @@ def no_riding_along():
     assert not any(seq in f.raw for f in frames), frames
 
 
+def datagram(target):
+    """What sending one as the uplink's user ends in: an errno or 0."""
+    with ns_socket("host", VM_UID, socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.sendto(b"udp", target)
+            return 0
+        except OSError as e:
+            return e.errno
+
+
+def refused(address, port):
+    err, took, s = connect("host", VM_UID, (address, port), seconds=1)
+    s.close()
+    return err == errno.ECONNREFUSED and took < 0.1
+
+
+def only_peers():
+    """With peers: exactly their addresses and ports, private ones too"""
+    private = "10.20.30.1"
+    driver("uplink", "tcp:%s:8443" % private, "udp:%s:53" % private,
+           "tcp:%s:443" % WEB4)
+    driver("firewall", "uplink")
+    lab.capture.take()
+    # Its flows of before live on; a new one is a peer's.
+    exchange(*flows[0])
+    err, _, s = connect("host", VM_UID, (WEB4, 443))
+    assert err == 0, errno.errorcode[err]
+    s.close()
+    listener4.accept()[0].close()
+    service = ns_socket("router", 0, socket.AF_INET, socket.SOCK_STREAM)
+    service.bind((private, 8443))
+    service.listen(1)
+    err, _, s = connect("host", VM_UID, (private, 8443))
+    assert err == 0, errno.errorcode[err]
+    exchange(s, service.accept()[0])
+    s.close()
+    service.close()
+    assert datagram((private, 53)) == 0
+    allowed = {(6, private, 8443), (6, WEB4, 443), (17, private, 53)}
+    sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()}
+    assert sent == allowed, sent
+    # Another port, another address, the other protocol; another user.
+    assert refused(private, 8080) and refused(WEB4, 80) and refused(WEB6, 443)
+    for target in ((private, 54), (private, 8443), (WEB4, 443), (WEB4, 53)):
+        assert datagram(target) in (errno.EPERM, errno.EACCES), target
+    err, _, s = connect("host", USER_UID, (private, 8443), seconds=1)
+    s.close()
+    assert err != 0
+    sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()}
+    assert sent <= {(6, private, 8443), (6, WEB4, 443)}, sent  # the ends of flows
+
+
+def datagrams():
+    """With any UDP: public addresses, but no resolver; and still no TCP"""
+    driver("uplink", "any-udp")
+    driver("firewall", "uplink")
+    lab.capture.take()
+    assert datagram((WEB4, 3478)) == 0
+    assert datagram((WEB4, 53)) in (errno.EPERM, errno.EACCES)
+    assert datagram(("10.20.30.1", 3478)) in (errno.EPERM, errno.EACCES)
+    assert refused(WEB4, 443)
+    sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()
+            if f.proto == 17}
+    assert sent == {(17, WEB4, 3478)}, sent
+    driver("uplink", "any-tcp")
+    driver("firewall", "uplink")
+
+
 def renewed():
     """Connections of the uplink that lead nowhere any more are ended, no others"""
     driver("watch", 0)
@@ -349,5 +417,5 @@ def probing_the_tap():
 
 
 main([before, old_connections_end, listening_socket, no_uplink_when_blocked,
-      uplink_opens, survives_modes, uplink_limits, no_riding_along, renewed, killed,
+      uplink_opens, survives_modes, uplink_limits, no_riding_along, only_peers, datagrams, renewed, killed,
       hold_the_link, hold_the_link_in_lockdown, probing_the_tap])

@@ -1,0 +1,42 @@
+/*
+ * DNS, as little as looks up IPv4 addresses: RFC 1035, sections 4.1 and 3.2.
+ * Pure: no I/O.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "init/contract.h"
+
+#define DNS_QUERY_MAX 280 /* bytes: header, a name of 255, type and class */
+
+struct dns_result {
+	struct in_addr addresses[GUEST_NAME_ADDRESSES_MAX];
+	size_t n;
+	uint32_t ttl_s; /* the shortest */
+};
+
+/**
+ * dns_query() - Write a query for a name's IPv4 addresses
+ * @id:		Random; the answer's has to be the same
+ * @buf:	DNS_QUERY_MAX bytes
+ *
+ * Return: its length, or -EINVAL: such a name cannot be asked for
+ */
+int dns_query(uint16_t id, const char *name, uint8_t *buf);
+
+/**
+ * dns_answer() - Read what came back for dns_query()
+ *
+ * Return: 0 with addresses in @ret; -ENOENT: there is no such name; -ENODATA:
+ * it has no IPv4 address; -EREMOTEIO: the resolver failed or refused; -E2BIG:
+ * ask again by TCP; -EBADMSG: not an answer to this query
+ */
+int dns_answer(const uint8_t *packet, size_t len, uint16_t id, const char *name,
+	       struct dns_result *ret);
+
+/* Whether an address that was looked up can be another machine's. */
+bool dns_usable(struct in_addr address);

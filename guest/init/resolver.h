@@ -1,0 +1,14 @@
+/* Looking names up: a program of its own, which PID 1 starts without
+ * privileges. */
+#pragma once
+
+#define RESOLVER_WORD "resolver" /* argv[1] */
+
+/**
+ * resolver_main() - Ask resolvers for names, say what they answer
+ * @argv:	IPv4 addresses of resolvers, "--", host names
+ *
+ * Writes a line for each name: "ok NAME SECONDS ADDRESS [ADDRESS ...]" or "no
+ * NAME REASON", where SECONDS is how long it may be kept. Return: exit status
+ */
+int resolver_main(int argc, char **argv);

@@ -1,0 +1,32 @@
+/* Which resolvers this computer itself uses. */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+/* Of them, as many as the VM is told. */
+#define RESOLVERS_MAX 3
+
+/**
+ * resolvers_parse() - The servers of a resolv.conf(5) that the VM can ask
+ * @text:	@len bytes, need not be terminated
+ * @own:	Ours, which is no resolver: the VM's address
+ * @ret:	RESOLVERS_MAX addresses; loopback, IPv6 and @own are left out
+ * @ret_local:	Set if a loopback address was left out
+ *
+ * Pure. Return: how many are in @ret.
+ */
+size_t resolvers_parse(const char *text, size_t len, struct in_addr own,
+		       struct in_addr *ret, bool *ret_local);
+
+/**
+ * resolvers_find() - Read them from this computer's configuration
+ *
+ * /etc/resolv.conf, or what systemd-resolved says it asks where that names
+ * systemd-resolved. Return: how many are in @ret, or -ENOENT with a sentence:
+ * none that the VM could ask.
+ */
+int resolvers_find(struct in_addr own, struct in_addr *ret, struct error *e);

@@ -1,0 +1,35 @@
+/* A resolver's answer, and what a transport says: neither is read beyond. */
+#include "fuzz.h"
+
+#include <string.h>
+
+#include "init/dns.h"
+#include "init/pt.h"
+
+static void read_pt(const uint8_t *data, size_t size)
+{
+	char line[GUEST_LINE_MAX];
+	struct pt_line said;
+
+	if (size >= sizeof(line))
+		return;
+	memcpy(line, data, size);
+	line[size] = '\0';
+	said = pt_parse(line, "obfs4");
+	must((said.kind == PT_KIND_METHOD) == (said.port != 0));
+	must(said.kind != PT_KIND_ERROR || said.text);
+	must(said.kind != PT_KIND_LOG || strlen(said.text) < sizeof(line));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct dns_result result;
+
+	if (dns_answer(data, size, 0x1234, "a.example", &result) == 0) {
+		must(result.n > 0 && result.n <= GUEST_NAME_ADDRESSES_MAX);
+		for (size_t i = 0; i < result.n; i++)
+			must(dns_usable(result.addresses[i]));
+	}
+	read_pt(data, size);
+	return 0;
+}
