@@ -416,6 +416,18 @@ static int do_refuse_tap(struct broker *b, const struct request *q,
 			e);
 }
 
+static void names_fail(struct broker *b, const char *why)
+{
+	char text[BROKER_TEXT_MAX];
+
+	snprintf(text, sizeof(text),
+		 "Names may not resolve, but are asked nowhere else: %.200s. "
+		 "Trying again; `torvm doctor` may know more",
+		 why);
+	log_warning("%s", text);
+	send_event(b, BROKER_EVENT_REPAIRED, text, 0);
+}
+
 static int do_set_dns(struct broker *b, const struct request *q,
 		      struct error *e)
 {
@@ -434,8 +446,7 @@ static int do_set_dns(struct broker *b, const struct request *q,
 	 * and a resolver that hangs may be there again in a moment. */
 	b->dns_pending = r < 0 && r != -EOPNOTSUPP;
 	if (b->dns_pending)
-		log_warning("Names may not resolve yet: %s; trying again",
-			    e->text);
+		names_fail(b, e->text);
 	return 0; /* the sentence goes into the reply all the same */
 }
 
@@ -769,7 +780,7 @@ void broker_dns_changed(struct broker *b)
 	else if (r >= 0)
 		b->up |= BROKER_UP_DNS;
 	else if (!b->dns_pending)
-		log_warning("Names may not resolve: %s; trying again", e.text);
+		names_fail(b, e.text);
 	b->dns_pending = r < 0 && r != -EOPNOTSUPP;
 }
 

@@ -35,6 +35,7 @@
 #define STOP_TIMEOUT_MS 60000
 #define ENGINE_END_TIMEOUT_MS 5000 /* channel closed -> reaped */
 #define REPAIR_RETRY_MS 1000
+#define DNS_SETTLE_MS 2000
 #define DNS_RETRY_MS 10000 /* a resolver that hangs blocks us for seconds */
 #define WATCH_BURST 10     /* repairs per second without a breath */
 #define WATCH_BREATH_MS 200
@@ -320,10 +321,12 @@ static void count_watch(struct loop *l)
 		l->watch_mute_ms = now + WATCH_BREATH_MS;
 }
 
-/* While names go to the VM: listens to the resolver, and looks after it. */
-static void watch_dns(struct loop *l)
+/* While names go to the VM: listens to the resolver, and looks after it.
+ * @moved: links, routes or rules have changed. A network manager at work tells
+ * the resolver what it wants for a link, of which no signal comes. */
+static void watch_dns(struct loop *l, bool moved)
 {
-	const bool due = l->dns_ms != NEVER && now_ms() >= l->dns_ms;
+	bool due = l->dns_ms != NEVER && now_ms() >= l->dns_ms;
 	int r = 0;
 
 	if (!(l->b->up & BROKER_UP_TAP_CONFIGURED) || l->b->stopping) {
@@ -340,12 +343,14 @@ static void watch_dns(struct loop *l)
 		net_dns_watch_close(l->dns);
 		l->dns = NULL;
 	}
-	if (r > 0 || (due && l->b->dns_pending))
+	if (l->dns && (r > 0 || due))
 		broker_dns_changed(l->b);
-	if (l->dns && !l->b->dns_pending)
+	if (due)
 		l->dns_ms = NEVER;
-	else if (due || l->dns_ms == NEVER)
+	if (l->dns_ms == NEVER && (!l->dns || l->b->dns_pending))
 		l->dns_ms = now_ms() + DNS_RETRY_MS;
+	else if (l->dns_ms == NEVER && moved)
+		l->dns_ms = now_ms() + DNS_SETTLE_MS;
 }
 
 static void check_deadlines(struct loop *l)
@@ -442,7 +447,7 @@ static void turn(struct loop *l)
 		broker_network_changed(b);
 	/* After the network: it may block. */
 	if (!l->ended)
-		watch_dns(l);
+		watch_dns(l, p[WATCH].revents != 0);
 	if (!l->ended)
 		check_deadlines(l);
 }

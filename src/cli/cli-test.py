@@ -402,7 +402,8 @@ class Doctor(Base):
         by_name = {x["check"]: x for x in json.loads(out)}
         self.assertEqual(set(by_name), {
             "privileges", "configuration", "state", "programs", "qemu",
-            "image", "tun", "kvm", "kernel", "users", "resolver"})
+            "image", "tun", "kvm", "kernel", "users", "resolver",
+            "resolved", "names", "firewalld"})
         self.assertEqual(by_name["image"]["result"], "missing")
         self.assertEqual(by_name["image"]["mend"], "make vm")
         self.assertEqual(by_name["programs"]["result"], "missing")

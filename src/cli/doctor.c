@@ -8,7 +8,7 @@
  * that is missing something is `bad`; what works, but less well or not without
  * a word to the user, is a `note`.
  */
-#include "cli/cli.h"
+#include "cli/doctor.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,6 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#include "config/config.h"
 #include "platform/platform.h"
 #include "vm/image.h"
 #include "vm/qemu.h"
@@ -30,8 +29,6 @@
 #define IMAGE_DIR "/usr/lib/torvm/vm"
 #define KVM_API_VERSION_NEEDED 12
 
-enum result { RESULT_OK, RESULT_NOTE, RESULT_BAD, RESULT_COUNT };
-
 static const char *const result_names[] = {
 	[RESULT_OK] = "ok",
 	[RESULT_NOTE] = "note",
@@ -39,23 +36,8 @@ static const char *const result_names[] = {
 };
 _Static_assert(ARRAY_SIZE(result_names) == RESULT_COUNT, "names");
 
-struct finding {
-	enum result result;
-	char text[500];
-	char mend[200]; /* "": nothing to do */
-};
-
-struct doctor {
-	const struct cli_args *args;
-	struct config *cfg; /* the defaults if there is no good one */
-	bool running;       /* a controller answers */
-};
-
-static void found(struct finding *f, enum result result, const char *mend,
-		  const char *fmt, ...) _printf_(4, 5);
-
-static void found(struct finding *f, enum result result, const char *mend,
-		  const char *fmt, ...)
+void found(struct finding *f, enum result result, const char *mend,
+	   const char *fmt, ...)
 {
 	va_list ap;
 
@@ -277,51 +259,6 @@ static void check_state(struct doctor *d, struct finding *f)
 		      "of one");
 }
 
-/* The first server of resolv.conf(5) that is a program of this computer other
- * than systemd-resolved, which TorVM sets by D-Bus. Return: whether any server
- * is named. */
-static bool find_local_resolver(char *ret, size_t size)
-{
-	FILE *in = fopen("/etc/resolv.conf", "re");
-	char line[256], server[64];
-	bool any = false;
-
-	ret[0] = '\0';
-	if (!in)
-		return false;
-	while (!ret[0] && fgets(line, sizeof(line), in)) {
-		if (sscanf(line, " nameserver %63s", server) != 1)
-			continue;
-		any = true;
-		if (strcmp(server, "127.0.0.53") != 0 &&
-		    strcmp(server, "127.0.0.54") != 0 &&
-		    (!strncmp(server, "127.", 4) || !strcmp(server, "::1")))
-			str_copy(ret, size, server);
-	}
-	fclose(in);
-	return any;
-}
-
-static void check_resolver(struct doctor *d, struct finding *f)
-{
-	char server[64];
-
-	if (!find_local_resolver(server, sizeof(server)))
-		found(f, RESULT_NOTE,
-		      "echo nameserver 10.10.10.1 >> /etc/resolv.conf",
-		      "/etc/resolv.conf names no server: programs will not "
-		      "resolve names");
-	else if (server[0])
-		found(f, RESULT_NOTE, "",
-		      "/etc/resolv.conf names %s, a program on this computer: "
-		      "names resolve only if it asks its servers by plain UDP "
-		      "without binding to an interface",
-		      server);
-	else
-		found(f, RESULT_OK, "",
-		      "name resolution can be carried by Tor");
-}
-
 static const struct {
 	const char *name;
 	void (*check)(struct doctor *d, struct finding *f);
@@ -336,7 +273,10 @@ static const struct {
 	{ "kvm", check_kvm },
 	{ "kernel", check_kernel },
 	{ "users", check_users },
-	{ "resolver", check_resolver },
+	{ "resolver", doctor_check_resolver },
+	{ "resolved", doctor_check_resolved },
+	{ "names", doctor_check_names },
+	{ "firewalld", doctor_check_firewalld },
 };
 
 static void print_finding(const char *name, const struct finding *f)

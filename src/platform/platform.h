@@ -144,6 +144,21 @@ int net_dns_restore(struct net *net, const struct net_plan *plan,
 int net_dns_check(struct net *net, const struct net_plan *plan,
 		  struct error *e);
 
+/* What systemd-resolved holds besides TorVM's own settings: for `torvm doctor`.
+ * Nothing is changed; errors as net_dns_set(). */
+struct net_dns_survey {
+	char link[IFNAMSIZ]; /* another link with a domain of its own, or "" */
+	char domain[256];    /* the first one; ".": everything */
+	char dnssec[32], over_tls[32]; /* the global settings: "yes", ... */
+	bool global_all; /* the global servers are asked for everything */
+	bool tap_all;    /* the TAP's are */
+};
+int net_dns_survey(const char *tap_name, struct net_dns_survey *ret,
+		   struct error *e);
+
+/* Whether firewalld is in panic mode, in which it drops every packet. */
+bool net_firewalld_panics(void);
+
 /* Listens for a systemd-resolved that starts, and for changes of its settings.
  * None of these functions blocks. */
 struct net_dns_watch;

@@ -89,8 +89,10 @@ def set_and_restored():
     # Off before the server is known: nothing is asked otherwise in between.
     assert calls.index("SetLinkLLMNR %d no" % index) < calls.index(
         "SetLinkDNS %d 2:10.10.10.1" % index)
+    assert driver("dns-check") == "1"
     driver("dns-restore")
     assert mock.calls() == ["RevertLink %d" % index, "FlushCaches"]
+    assert driver("dns-check") == "0"
     mock.end()
 
 
@@ -99,6 +101,7 @@ def other_namespace():
     mock = Mock("router")
     unsupported("dns-set")
     unsupported("dns-restore")
+    unsupported("dns-check")
     assert mock.calls() == []
     mock.end()
 

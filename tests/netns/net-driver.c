@@ -163,6 +163,11 @@ static int handle(struct net *net, char *line, char *value, struct error *e)
 	}
 	if (strcmp(word, "dns-set") == 0)
 		return net_dns_set(net, &plan, e);
+	if (strcmp(word, "dns-check") == 0) {
+		r = net_dns_check(net, &plan, e);
+		snprintf(value, 4096, "%d", r);
+		return r < 0 ? r : 0;
+	}
 	if (strcmp(word, "dns-restore") == 0)
 		return net_dns_restore(net, &plan, e);
 	if (strcmp(word, "sysctls") == 0)

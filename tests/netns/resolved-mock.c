@@ -1,17 +1,43 @@
 /*
  * Stands in for systemd-resolved on a private bus: owns its name, writes each
- * call as a line to stdout. With an argument it never answers SetLinkDNS, to
- * try the caller's timeout.
+ * call as a line to stdout, and tells for which link it was set. With an
+ * argument it never answers SetLinkDNS, to try the caller's timeout.
  */
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <systemd/sd-bus.h>
 
 #include "base/util.h"
 
 static bool silent;
+
+static int32_t set_link; /* 0: none, or reverted */
+
+/* Manager's DNS and Domains, with what net_dns_set() sets. */
+static int tell(sd_bus_message *m)
+{
+	_cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+	const char *property;
+	const int n = set_link ? 1 : 0;
+	int r;
+
+	r = sd_bus_message_read(m, "ss", NULL, &property);
+	if (r >= 0)
+		r = sd_bus_message_new_method_return(m, &reply);
+	if (r >= 0 && strcmp(property, "DNS") == 0)
+		r = n ? sd_bus_message_append(reply, "v", "a(iiay)", 1,
+					      set_link, AF_INET, 4, 10, 10, 10,
+					      1)
+		      : sd_bus_message_append(reply, "v", "a(iiay)", 0);
+	else if (r >= 0)
+		r = n ? sd_bus_message_append(reply, "v", "a(isb)", 1, set_link,
+					      ".", 1)
+		      : sd_bus_message_append(reply, "v", "a(isb)", 0);
+	return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
 
 static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
@@ -26,9 +52,15 @@ static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	    strcmp(sd_bus_message_get_path(m), "/org/freedesktop/resolve1") !=
 		    0)
 		return 0;
+	if (strcmp(member, "Get") == 0)
+		return tell(m);
 	printf("%s", member);
 	if (*types && sd_bus_message_read(m, "i", &index) >= 0)
 		printf(" %d", index);
+	if (strcmp(member, "SetLinkDNS") == 0)
+		set_link = index;
+	if (strcmp(member, "RevertLink") == 0)
+		set_link = 0;
 	if (strcmp(types, "is") == 0 && sd_bus_message_read(m, "s", &text) >= 0)
 		printf(" %s", text);
 	if (strcmp(types, "ib") == 0 && sd_bus_message_read(m, "b", &flag) >= 0)

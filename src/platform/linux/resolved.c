@@ -313,6 +313,87 @@ int net_dns_check(struct net *net, const struct net_plan *plan, struct error *e)
 	return r;
 }
 
+/* A string property of Manager's; "" if this version has none. */
+static void read_string(sd_bus *bus, const char *property, char *ret,
+			size_t size)
+{
+	char *value = NULL;
+
+	ret[0] = '\0';
+	if (sd_bus_get_property_string(bus, SERVICE, OBJECT, INTERFACE,
+				       property, NULL, &value) >= 0)
+		str_copy(ret, size, value);
+	free(value);
+}
+
+int net_dns_survey(const char *tap_name, struct net_dns_survey *ret,
+		   struct error *e)
+{
+	_cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+	_cleanup_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
+	_cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+	int r;
+
+	*ret = (struct net_dns_survey){ 0 };
+	r = connect_resolved(&bus, e);
+	if (r < 0)
+		return r;
+	read_string(bus, "DNSSEC", ret->dnssec, sizeof(ret->dnssec));
+	read_string(bus, "DNSOverTLS", ret->over_tls, sizeof(ret->over_tls));
+	r = sd_bus_get_property(bus, SERVICE, OBJECT, INTERFACE, "Domains",
+				&error, &m, "a(isb)");
+	if (r < 0)
+		return failed(e, r, "Domains", &error);
+	r = sd_bus_message_enter_container(m, 'a', "(isb)");
+	while (r >= 0) {
+		char link[IF_NAMESIZE];
+		const char *domain;
+		int routing_only;
+		int32_t index;
+		bool all;
+
+		r = sd_bus_message_read(m, "(isb)", &index, &domain,
+					&routing_only);
+		if (r <= 0)
+			break;
+		all = routing_only && strcmp(domain, ".") == 0;
+		if (index == 0)
+			ret->global_all = ret->global_all || all;
+		else if (!if_indextoname((unsigned int)index, link))
+			continue;
+		else if (strcmp(link, tap_name) == 0)
+			ret->tap_all = ret->tap_all || all;
+		else if (!ret->link[0]) {
+			str_copy(ret->link, sizeof(ret->link), link);
+			str_copy(ret->domain, sizeof(ret->domain), domain);
+		}
+	}
+	return r < 0 ? error_set(e, r, "systemd-resolved's answer: %s",
+				 strerror(-r))
+		     : 0;
+}
+
+bool net_firewalld_panics(void)
+{
+	_cleanup_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
+	_cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+	int panics = 0;
+
+	if (sd_bus_open_system(&bus) < 0)
+		return false;
+	sd_bus_set_method_call_timeout(bus, NET_DNS_TIMEOUT_MS * 1000ULL);
+	/* Does not start it: its name is taken only while it runs. */
+	if (sd_bus_get_name_creds(bus, "org.fedoraproject.FirewallD1", 0,
+				  NULL) < 0)
+		return false;
+	if (sd_bus_call_method(bus, "org.fedoraproject.FirewallD1",
+			       "/org/fedoraproject/FirewallD1",
+			       "org.fedoraproject.FirewallD1", "queryPanicMode",
+			       NULL, &reply, NULL) < 0)
+		return false;
+	return sd_bus_message_read(reply, "b", &panics) >= 0 && panics;
+}
+
 /* --- the watch --- */
 
 struct net_dns_watch {
