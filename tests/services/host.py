@@ -2,7 +2,7 @@
 
 Theory of operation
 
-The services come from packages.py and are laid over the host's /usr, /etc and
+The services come from unpacked.py and are laid over the host's /usr, /etc and
 /var/lib by overlay mounts that exist in that namespace alone; what they write goes
 into its /run. /sys is read-only there: with that, NetworkManager and networkd know
 that no udev will tell them of links. Nothing is started by itself; each service
@@ -21,8 +21,9 @@ import time
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "vm"))
 
-import packages  # noqa: E402
 from product import Failure, LabError, expect, wait_for  # noqa: E402
+import topology  # noqa: E402
+import unpacked  # noqa: E402
 
 OVERLAID = ("/usr", "/etc", "/var/lib")
 # A user's own configuration of these must not decide what is tested.
@@ -33,13 +34,14 @@ EMPTY = (
 USERS = {"systemd-resolve": 61190, "systemd-network": 61191}
 RESOLV_CONF = "nameserver 192.168.77.1\n"
 STUB = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n"
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 NM_CONF = """[main]
 plugins=keyfile
 auth-polkit=false
 dhcp=internal
 dns=%(dns)s
+rc-manager=file
 no-auto-default=*
 
 [logging]
@@ -87,7 +89,7 @@ class Host:
         for path in OVERLAID:
             if os.path.realpath(self.lab.dir).startswith(path + "/"):
                 raise LabError("the services need a lab outside of " + path)
-        root = packages.fetch(os.path.join(self.lab.base, "cache", "services"))
+        root = unpacked.fetch(os.path.join(self.lab.base, "cache", "services"))
         script = ["set -e", "mkdir -p /run/over", "mount -t tmpfs over /run/over"]
         for path in OVERLAID:
             low = "/run/over/low" + path
@@ -255,7 +257,7 @@ class Host:
         )
         if drop_in:
             self.write("/etc/NetworkManager/conf.d/torvm.conf", drop_in)
-        self.start("NetworkManager", ["/usr/sbin/NetworkManager", "-n"])
+        self.start("NetworkManager", ["/usr/sbin/NetworkManager", "--debug"])
         self.wait_nm("connected")
 
     def wait_nm(self, state):
@@ -278,6 +280,17 @@ class Host:
             SYSTEMD_LOG_LEVEL="info",
         )
 
+    def wait_address(self, address, name):
+        """Until eth0 has it and a default route."""
+
+        def there():
+            return (
+                address in self.output("ip", "addr", "show", "eth0")
+                and "default" in self.output("ip", "route")
+            )
+
+        self.wait("the address " + address, there, name)
+
     # --- firewalld -------------------------------------------------------------------
 
     def start_firewalld(self):
@@ -290,10 +303,51 @@ class Host:
 
     # --- DHCP -----------------------------------------------------------------------
 
+    def start_dhclient(self, script=None):
+        """script: Debian's by default, which writes /etc/resolv.conf."""
+        self.start(
+            "dhclient",
+            ["dhclient", "-4", "-d", *(("-sf", script) if script else ())]
+            + ["-lf", "/run/dhclient.leases", "-pf", "/run/dhclient.pid", "eth0"],
+        )
+        self.wait("a lease", lambda: "bound to" in self.log("dhclient"), "dhclient")
+
+    def start_dnsmasq(self, upstream):
+        """A caching dnsmasq on loopback, as many machines have one."""
+        self.write(
+            "/run/dnsmasq-local.conf",
+            "port=53\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\n"
+            "user=root\npid-file=\ncache-size=0\nserver=%s\n" % upstream,
+        )
+        self.start("dnsmasq", ["dnsmasq", "-k", "-C", "/run/dnsmasq-local.conf"])
+        self.wait(
+            "dnsmasq on port 53",
+            lambda: "127.0.0.1:53 " in self.output("ss", "-Hlun"),
+            "dnsmasq",
+        )
+
+    def hostile_ra(self):
+        """A new prefix, a route to the web servers' network and a resolver."""
+        router = self.lab.machine("router")
+        done = router.run(
+            ["/usr/bin/python3", os.path.join(HERE, "ra.py"), "--link", "lan0"]
+            + ["--prefix", "2001:db8:666::", "--route", "2001:db8:113::/48"]
+            + ["--dns", "2001:db8:666::53"]
+        )
+        expect(done.returncode == 0, "ra.py failed")
+
+    def add_package(self, name):
+        """One of the resolvconfs, over the host's file system."""
+        for part in ("usr", "etc"):
+            folder = os.path.join(self.root, name, part)
+            if os.path.isdir(folder):
+                self.output("cp", "-a", "--remove-destination", folder + "/.", "/" + part)
+
     def clear_eth0(self):
         """Neither address nor route: as a machine before its DHCP client runs."""
         self.output("ip", "addr", "flush", "dev", "eth0", "scope", "global")
         self.output("ip", "route", "flush", "dev", "eth0")
+        self.output("ip", "-6", "route", "flush", "dev", "eth0", check=False)
 
 
 class DhcpServer:
@@ -307,6 +361,7 @@ class DhcpServer:
         self.values = {}
         self.offer(**offer)
         open(self.log, "a", encoding="ascii").close()
+        self._without_dhcp()
         self.pid = self.router.spawn(
             ["/usr/bin/python3", os.path.join(HERE, "dhcpd.py"), "--link", "lan0"]
             + ["--server", lab.addresses["router"]["ipv4"]]
@@ -314,6 +369,20 @@ class DhcpServer:
             lab.log_path("dhcpd"),
         )
         wait_for("the DHCP server", self._ready, TIMEOUT_S)
+
+    def _without_dhcp(self):
+        """The lab's dnsmasq again, for DNS and router advertisements alone."""
+        kept = [
+            line
+            for line in topology.dnsmasq_router(self.lab.log_path("dns-queries")).splitlines()
+            if "dhcp-option" not in line and "dhcp-range=192" not in line
+        ]
+        with open(self.router.path("/run/dnsmasq-dns.conf"), "w", encoding="ascii") as f:
+            f.write("\n".join(kept) + "\n")
+        self.router.end(self.lab.status()["daemons"]["dnsmasq-router"]["pid"])
+        self.router.spawn(
+            ["dnsmasq", "-C", "/run/dnsmasq-dns.conf"], self.lab.log_path("dnsmasq-dns")
+        )
 
     def _ready(self):
         with open(self.lab.log_path("dhcpd"), encoding="utf-8") as f:
@@ -344,8 +413,6 @@ class DhcpServer:
 
         return wait_for("a renewal from " + address, renewed, timeout_s)
 
-    def end(self):
-        self.router.end(self.pid)
 
 
 def _quote(path):

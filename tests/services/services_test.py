@@ -25,14 +25,23 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from host import Host  # noqa: E402
+from host import NETWORKD_DHCP, DhcpServer, Host  # noqa: E402
 from cases import Cases  # noqa: E402
-from product import Lab, Product, expect, leak_filter, same_network, wait_for  # noqa: E402
+from product import (  # noqa: E402
+    TOP,
+    TORVM,
+    Lab,
+    Product,
+    expect,
+    leak_filter,
+    same_network,
+    wait_for,
+)
 
 cases = Cases()
 NAME = "www4.lab.test"
 NAMED = "203.0.113.11"
-REPAIR_S = 20
+REPAIR_S = 60
 
 
 class Stage(Product):
@@ -71,7 +80,7 @@ class Stage(Product):
 
     # --- names ----------------------------------------------------------------------
 
-    def resolve(self, name=NAME, wanted=NAMED, timeout_s=20):
+    def resolve(self, name=NAME, wanted=NAMED, timeout_s=60):
         """A name by the C library, as programs ask. Fresh each time: no program of
         the host caches but resolved."""
 
@@ -96,6 +105,20 @@ class Stage(Product):
     def works(self):
         self.resolve()
         self.page_through_tor()
+
+    def works_in(self, timeout_s):
+        """Tor may need that long to notice that its connections are dead."""
+
+        def fetched():
+            return self.fetch("http://%s/" % NAMED, timeout_s=10).code == 0
+
+        wait_for("a page after the link came back", fetched, timeout_s)
+        self.works()
+
+    def doctor(self):
+        """The doctor's findings, by check."""
+        done = self.run(TORVM, "doctor", "--json", "--runtime-dir", self.runtime)
+        return {f["check"]: f for f in json.loads(done.out)}
 
 
 class Pester:
@@ -237,7 +260,9 @@ def firewalld_leaves_the_block_alone(t):
             t.works()
         t.host.output("firewall-cmd", "--panic-on")
         expect(t.fetch("http://%s/" % NAMED, timeout_s=5).code, "panic mode lets out")
-        t.host.output("firewall-cmd", "--panic-off")
+        mend = t.doctor()["firewalld"]["mend"]
+        expect(mend == "firewall-cmd --panic-off", "doctor: " + mend)
+        t.host.output(*mend.split())
         t.works()
         t.host.stop("firewalld")
         wait_for("the block after firewalld's end", lambda: block(t) == ours, REPAIR_S)
@@ -266,6 +291,230 @@ def resolved_is_left_as_it_was(t):
     expect(control.show("udp port 53"), "names do not go the old way")
     t.host.stop("resolved")
     t.host.resolv_conf()
+
+
+# --- dhclient, plain files, a dnsmasq on loopback ---------------------------------
+
+LEASED = "192.168.77.120"
+ORDINARY = {
+    "address": LEASED,
+    "router": "192.168.77.1",
+    "dns": ["192.168.77.1"],
+    "lease_s": 120,
+    "t1_s": 4,
+    "t2_s": 90,
+    "routes": [],
+}
+# The web servers' network by a neighbour, and a resolver of his: TunnelVision.
+HOSTILE = {
+    "dns": ["192.168.77.9", "203.0.113.53"],
+    "routes": [
+        ["203.0.113.0/24", "192.168.77.9"],
+        ["0.0.0.0/1", "192.168.77.1"],
+        ["128.0.0.0/1", "192.168.77.1"],
+        ["0.0.0.0/0", "192.168.77.1"],
+    ],
+}
+
+
+def renewed(t):
+    """A renewal by unicast, after now, that the server acknowledged."""
+    t.dhcp.wait_renewal(LEASED, len(t.dhcp.requests()))
+
+
+def take_hostile_lease(t, address=LEASED):
+    """A lease with routes and servers of an attacker, and his advertisement."""
+    t.dhcp.offer(**HOSTILE, address=address)
+    t.host.hostile_ra()
+    t.host.wait(
+        "the attacker's route",
+        lambda: "203.0.113.0/24 via 192.168.77.9" in t.host.output("ip", "route"),
+    )
+    t.host.wait(
+        "the attacker's prefix",
+        lambda: "2001:db8:666:" in t.host.output("ip", "-6", "addr", "show", "eth0"),
+    )
+
+
+@cases.case
+def dhclient_leaks_without_torvm(t):
+    t.ensure_down()
+    t.host.set_rp_filter(0)
+    t.dhcp = DhcpServer(t.lab, **ORDINARY)
+    for name, value in (("accept_ra", 1), ("autoconf", 1), ("disable_ipv6", 0)):
+        t.host.write_sysctl("net/ipv6/conf/eth0/" + name, value)
+    t.host.output("sh", "-c", "echo 64 >%s || true" % RT_INFO)
+    t.host.clear_eth0()
+    t.host.start_dhclient()
+    renewed(t)
+    control = t.leak_is_seen(
+        "dhclient-control", lambda: t.resolve("dhclient.bench.lab.test", None)
+    )
+    expect(control.show("udp port 53"), "DNS was not seen")
+
+
+RT_INFO = "/proc/sys/net/ipv6/conf/eth0/accept_ra_rt_info_max_plen"
+
+
+@cases.case
+def dhclient_renews_and_a_hostile_lease_changes_nothing(t):
+    t.up_until_blocked()
+    with t.nothing_leaks("dhclient") as capture:
+        t.wait_state("Running")
+        renewed(t)
+        t.works()
+        # dhclient takes routes only with another address: the server refuses the
+        # old one.
+        take_hostile_lease(t, "192.168.77.121")
+        expect("192.168.77.9" in t.host.read("/etc/resolv.conf"), "dhclient's own file")
+        t.works_in(120)
+    attacker = t.lab.output("lan", ["cat", "/sys/class/net/eth0/address"]).strip()
+    sent = capture.show("ether dst %s and not arp" % attacker)
+    expect(not sent, "sent to the attacker: %s" % sent)
+    expect(t.host.rp_filter() == "0", "rp_filter 0 was changed for nothing")
+
+
+PLAIN = {
+    "several servers": "nameserver 203.0.113.77\nnameserver 192.168.77.1\n"
+    "nameserver 203.0.113.53\n",
+    "options": "# by hand\nsearch home.lab.test\noptions edns0 trust-ad timeout:5\n"
+    "nameserver 192.168.77.1\n",
+    "IPv6 first": "nameserver 2001:db8:77::1\nnameserver 192.168.77.1\n",
+}
+UNUSABLE = {
+    "IPv6": "nameserver 2001:db8:77::1\n",
+    "link-local": "nameserver fe80::1%eth0\n",
+}
+
+
+@cases.case
+def plain_files_stay_and_lead_to_tor(t):
+    t.host.stop("dhclient")
+    t.ensure_running()
+    with t.nothing_leaks("plain"):
+        for name, text in PLAIN.items():
+            t.host.resolv_conf(text)
+            t.works()
+            expect(t.doctor()["names"]["result"] == "ok", "%s: %s" % (name, t.doctor()))
+            expect(t.host.read("/etc/resolv.conf") == text, name + " was rewritten")
+        t.onion_opens()
+        for name, text in UNUSABLE.items():
+            t.host.resolv_conf(text)
+            start = time.monotonic()
+            answer = t.host.output("getent", "ahostsv4", NAME, check=False)
+            expect(not answer and time.monotonic() - start < 9, "%s: %r" % (name, answer))
+            found = t.doctor()
+            expect(name in found["resolver"]["text"], "doctor: %s" % found["resolver"])
+            expect(found["names"]["result"] == "note", "doctor: %s" % found["names"])
+            # The command that the doctor names mends it.
+            t.host.output("sh", "-c", found["resolver"]["mend"])
+            t.works()
+    t.host.resolv_conf()
+
+
+@cases.case
+def dnsmasq_on_loopback_asks_tor(t):
+    t.ensure_running()
+    t.host.resolv_conf("nameserver 127.0.0.1\n")
+    with t.nothing_leaks("dnsmasq"):
+        t.host.start_dnsmasq("192.168.77.1")
+        t.works()
+        t.onion_opens()
+        t.host.stop("dnsmasq")
+        # Bound to the link, as NetworkManager's dns=dnsmasq does it.
+        t.host.start_dnsmasq("192.168.77.1@eth0")
+        expect(not t.host.output("getent", "hosts", NAME, check=False), "bound, it asks")
+        found = t.doctor()["names"]
+        expect("binds" in found["text"] and found["mend"], "doctor: %s" % found)
+        t.host.output("sh", "-c", found["mend"])
+        t.works()
+        t.host.stop("dnsmasq")
+    t.host.resolv_conf()
+
+
+@cases.case
+def openresolv_keeps_its_file(t):
+    t.ensure_running()
+    t.host.add_package("openresolv")
+    with t.nothing_leaks("openresolv"):
+        for link, server in (("eth0", "192.168.77.1"), ("eth1", "203.0.113.53")):
+            t.host.output(
+                "sh", "-c", "echo nameserver %s | resolvconf -a %s" % (server, link)
+            )
+        expect("203.0.113.53" in t.host.read("/etc/resolv.conf"), "not openresolv's file")
+        text = t.host.read("/etc/resolv.conf")
+        t.works()
+        t.host.output("resolvconf", "-d", "eth1")
+        t.works()
+    t.down()
+    t.host.output("sh", "-c", "echo nameserver 203.0.113.53 | resolvconf -a eth1")
+    expect(t.host.read("/etc/resolv.conf") == text, "openresolv's file changed")
+    t.host.resolv_conf()
+
+
+def packaged(name):
+    with open(os.path.join(TOP, "packaging", "linux", name), encoding="utf-8") as f:
+        return f.read()
+
+
+# --- systemd-networkd ------------------------------------------------------------------
+
+# A file as cloud images have it: it matches TorVM's link, too.
+NETWORKD_ALL = "[Match]\nName=*\n\n[Network]\nDHCP=yes\n"
+
+
+@cases.case
+def networkd_keeps_the_link_and_its_hands_off(t):
+    t.ensure_down()
+    t.dhcp.offer(**ORDINARY)
+    t.host.clear_eth0()
+    network = packaged("networkd/10-torvm.network")
+    files = {
+        "/etc/systemd/network/10-torvm.network": network,
+        "/etc/systemd/networkd.conf.d/torvm.conf": packaged("networkd/torvm.conf"),
+        "/etc/systemd/network/50-eth0.network": NETWORKD_DHCP,
+        "/etc/systemd/network/99-all.network": NETWORKD_ALL,
+    }
+    t.host.start_networkd(files)
+    t.host.wait_address(LEASED, "networkd")
+    t.host.start_resolved()
+    t.resolve()
+    t.up_until_blocked()
+    with t.nothing_leaks("networkd"):
+        t.wait_state("Running")
+        ours = block(t)
+        renewed(t)
+        t.works()
+        take_hostile_lease(t)
+        t.works()
+        t.dhcp.offer(**ORDINARY)
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            t.host.stop("networkd", signum)
+            t.host.start_networkd(files)
+            t.host.wait_address(LEASED, "networkd")
+            wait_for("the settings", lambda: names_go_to_the_vm(t), REPAIR_S)
+            wait_for("the block", lambda: block(t) == ours, REPAIR_S)
+            t.works_in(120)
+        # Without the drop-ins it takes the link, the resolver and rules: nothing
+        # leaves for that, and the doctor says how to mend it.
+        for path in list(files)[:2]:
+            t.host.output("rm", path)
+        t.host.stop("networkd")
+        t.host.start_networkd({})
+        t.host.wait(
+            "networkd to take torvm0",
+            lambda: not t.host.resolve_link("torvm0")["Domains"],
+            "networkd",
+        )
+        found = t.doctor()["resolved"]
+        expect("networkd" in found["text"] and found["mend"], "doctor: %s" % found)
+        t.host.write("/usr/lib/systemd/network/10-torvm.network", network)
+        t.host.output("sh", "-c", found["mend"])
+        wait_for("the settings", lambda: names_go_to_the_vm(t), REPAIR_S)
+        t.works_in(120)
+    t.down()
+    t.host.stop("networkd")
+    t.host.stop("resolved")
 
 
 def main():

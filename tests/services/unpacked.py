@@ -9,17 +9,20 @@ import fcntl
 import glob
 import os
 import shutil
-import subprocess
+import sys
+
+sys.path.insert(
+    0, os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "lab")
+)
+
+import packages  # noqa: E402
+from errors import LabError  # noqa: E402
 
 SERVICES = ("systemd", "systemd-resolved", "network-manager", "firewalld")
 # Taken alone: apt would install none of them beside the others.
 ALONE = ("libnss-resolve", "openresolv", "resolvconf")
 # These two have the same files, and get a folder each.
 OWN_FOLDER = ("openresolv", "resolvconf")
-
-
-class PackageError(Exception):
-    """Something a person has to read."""
 
 
 def fetch(directory):
@@ -41,9 +44,9 @@ def fetch(directory):
         os.makedirs(os.path.join(archives, "partial"))
         try:
             _download(archives)
-        except PackageError:
+        except LabError:
             # Old lists name versions that the mirror no longer has.
-            _apt("-o", "DPkg::Lock::Timeout=300", "update")
+            packages.tool("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "update")
             _download(archives)
         for package in sorted(glob.glob(os.path.join(archives, "*.deb"))):
             name = os.path.basename(package).partition("_")[0]
@@ -57,24 +60,14 @@ def fetch(directory):
 def _installed_versions():
     """What the unpacked folder was made for: another set of installed packages
     may lack what this one had."""
-    done = subprocess.run(
-        ["dpkg-query", "-W"], stdout=subprocess.PIPE, universal_newlines=True, check=True
-    )
-    return done.stdout
+    return packages.tool("dpkg-query", "-W")
 
 
 def _apt(*args, cwd=None):
-    done = subprocess.run(
-        ["apt-get", "-q", "-y", "-o", "APT::Sandbox::User=root",
-         "-o", "Acquire::Retries=3", *args],
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        universal_newlines=True,
-    )
-    if done.returncode != 0:
-        raise PackageError("apt-get %s: %s" % (" ".join(args), done.stdout[-2000:]))
+    # The archives' lock, which ours is, is enough: nothing is installed.
+    get = ["apt-get", "-q", "-y", "-o", "Debug::NoLocking=1"]
+    get += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]
+    packages.tool(*get, *args, cwd=cwd)
 
 
 def _download(archives):
@@ -87,7 +80,7 @@ def _download(archives):
 
 def _unpack(package, root):
     os.makedirs(root, exist_ok=True)
-    subprocess.run(["dpkg-deb", "-x", package, root], check=True)
+    packages.tool("dpkg-deb", "-x", package, root)
     # Packages of Debian 12 still have files in /lib, which is a link here.
     for name in ("lib", "bin", "sbin"):
         old = os.path.join(root, name)
