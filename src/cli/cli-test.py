@@ -32,8 +32,8 @@ if ROOT:
     sys.argv.remove("--in-namespace")
 TORVM = os.path.abspath(sys.argv.pop(1))
 KEYS = {"state", "since", "blocked", "lockdown", "lan_access", "bootstrap", "accel", "vm",
-        "tor", "last_error", "traffic", "obstacle", "uplink", "alarms", "confirm_left",
-        "refused", "stages",
+        "tor", "last_error", "entry", "tried", "traffic", "obstacle", "uplink", "alarms",
+        "confirm_left", "refused", "stages",
         "version"}
 
 
@@ -43,7 +43,7 @@ def status(state, percent=0, **more):
          "bootstrap": {"percent": percent, "tag": "tag", "summary": "words"},
          "vm": {"pid": 4242, "uptime": 61}, "accel": "tcg",
          "tor": {"version": "0.4.9.1", "circuit_established": False},
-         "alarms": [], "refused": 17, "stages": {"Init": 0}, "version": "0.1.0"}
+         "entry": "direct", "tried": [], "alarms": [], "refused": 17, "stages": {"Init": 0}, "version": "0.1.0"}
     s.update(more)
     return s
 

@@ -172,7 +172,7 @@ static void judge_status(struct findings *f, const struct client_status *s)
 static int ask_tor(struct findings *f, const struct cli_args *args)
 {
 	_cleanup_(client_freep) struct client *client = NULL;
-	struct client_status status;
+	struct client_status status = { 0 };
 	struct error e = ERROR_NULL(e);
 	int r;
 

@@ -128,6 +128,10 @@ static void print_text(const struct client_status *s)
 		       s->bootstrap_summary[0] ? ", " : "",
 		       s->bootstrap_summary,
 		       s->circuit_established ? ", circuit established" : "");
+		if (strcmp(s->entry, "direct") != 0 || s->n_tried > 0)
+			printf("Entry      %s\n", s->entry);
+		for (size_t i = 0; i < s->n_tried; i++)
+			printf("Tried      %s\n", s->tried[i]);
 		if (s->uplink.known)
 			print_uplink(s);
 		if (s->vm_pid > 0)

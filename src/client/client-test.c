@@ -17,14 +17,14 @@
 
 #include "client/client.h"
 
-#define STATUS(state, percent)                                                            \
-	"{\"state\":\"" state "\",\"since\":\"2026-01-02T03:04:05Z\","                    \
-	"\"blocked\":true,\"lockdown\":true,\"lan_access\":true,"                         \
-	"\"bootstrap\":{\"percent\":" percent                                             \
-	",\"tag\":\"t\",\"summary\":\"s\"},\"accel\":\"tcg\","                            \
-	"\"vm\":{\"pid\":42,\"uptime\":7},"                                               \
-	"\"tor\":{\"version\":\"0.4.9\",\"circuit_established\":false},"                  \
-	"\"alarms\":[\"bell\"],\"refused\":3,\"stages\":{\"Init\":1,\"SaveNetwork\":20}," \
+#define STATUS(state, percent)                                                                                                                \
+	"{\"state\":\"" state "\",\"since\":\"2026-01-02T03:04:05Z\","                                                                        \
+	"\"blocked\":true,\"lockdown\":true,\"lan_access\":true,"                                                                             \
+	"\"bootstrap\":{\"percent\":" percent                                                                                                 \
+	",\"tag\":\"t\",\"summary\":\"s\"},\"accel\":\"tcg\","                                                                                \
+	"\"vm\":{\"pid\":42,\"uptime\":7},"                                                                                                   \
+	"\"tor\":{\"version\":\"0.4.9\",\"circuit_established\":false},"                                                                      \
+	"\"entry\":\"obfs4\",\"tried\":[\"direct: timeout\"],\"alarms\":[\"bell\"],\"refused\":3,\"stages\":{\"Init\":1,\"SaveNetwork\":20}," \
 	"\"version\":\"0.1.0\"}"
 #define REPLY(state, percent, continues)       \
 	"{\"parameters\":{\"status\":" STATUS( \
@@ -142,6 +142,9 @@ static void a_status_is_read_whole(void **state)
 	assert_int_equal(st.confirm_left, -1);
 	assert_int_equal(st.n_alarms, 1);
 	assert_string_equal(st.alarms[0], "bell");
+	assert_string_equal(st.entry, "obfs4");
+	assert_int_equal(st.n_tried, 1);
+	assert_string_equal(st.tried[0], "direct: timeout");
 	assert_int_equal(st.refused, 3);
 	assert_int_equal(st.n_stages, 2);
 	assert_string_equal(st.stages[1].name, "SaveNetwork");

@@ -20,6 +20,7 @@
 #define CLIENT_STATE_STOPPED "Stopped"
 #define CLIENT_STAGES_MAX 48
 #define CLIENT_ALARMS_MAX 8
+#define CLIENT_TRIED_MAX 8
 
 /* Type Status of the interface. Texts are cut where they do not fit. */
 #define CLIENT_RESOLVERS_MAX 3
@@ -40,6 +41,9 @@ struct client_status {
 	int64_t vm_uptime; /* seconds; -1: none */
 	char tor_version[64];
 	bool circuit_established;
+	char entry[24]; /* "": no controller */
+	char tried[CLIENT_TRIED_MAX][64];
+	size_t n_tried;
 	struct {
 		bool known;
 		int64_t read, written;           /* bytes */

@@ -99,6 +99,24 @@ static void get_alarms(const json_t *object, struct client_status *ret,
 	}
 }
 
+static void get_entry(const json_t *json, struct client_status *ret, bool *ok)
+{
+	const json_t *tried = json_object_get(json, "tried"), *one;
+	size_t i;
+
+	get_text(json, "entry", ret->entry, sizeof(ret->entry), false, ok);
+	json_array_foreach (tried, i, one) {
+		if (!json_is_string(one)) {
+			*ok = false;
+			return;
+		}
+		if (ret->n_tried == CLIENT_TRIED_MAX)
+			return;
+		copy_text(ret->tried[ret->n_tried++], sizeof(ret->tried[0]),
+			  json_string_value(one));
+	}
+}
+
 static void get_traffic(const json_t *json, struct client_status *ret, bool *ok)
 {
 	const json_t *t = json_object_get(json, "traffic");
@@ -210,6 +228,7 @@ int client_status_from_json(const json_t *json, struct client_status *ret,
 	ret->circuit_established = get_bool(tor, "circuit_established", &ok);
 	get_text(json, "last_error", ret->last_error, sizeof(ret->last_error),
 		 false, &ok);
+	get_entry(json, ret, &ok);
 	get_traffic(json, ret, &ok);
 	get_obstacle(json, ret, &ok);
 	get_uplink(json, ret, &ok);
@@ -296,15 +315,19 @@ static json_t *uplink_or_null(const struct client_status *s)
 json_t *client_status_to_json(const struct client_status *s)
 {
 	json_t *stages = json_object(), *alarms = json_array();
+	json_t *tried = json_array();
 
 	for (size_t i = 0; i < s->n_stages; i++)
 		json_object_set_new(stages, s->stages[i].name,
 				    json_integer(s->stages[i].ms));
+	for (size_t i = 0; i < s->n_tried; i++)
+		json_array_append_new(tried, json_string(s->tried[i]));
 	for (size_t i = 0; i < s->n_alarms; i++)
 		json_array_append_new(alarms, json_string(s->alarms[i]));
 	return json_pack(
 		"{s:s, s:o, s:b, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
-		" s:{s:o, s:b}, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:s}",
+		" s:{s:o, s:b}, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o,"
+		" s:s}",
 		"state", s->state, "since", text_or_null(s->since), "blocked",
 		s->blocked, "lockdown", s->lockdown, "lan_access",
 		s->lan_access, "bootstrap", "percent", s->bootstrap_percent,
@@ -313,10 +336,11 @@ json_t *client_status_to_json(const struct client_status *s)
 		int_or_null(s->vm_pid, 0), "uptime",
 		int_or_null(s->vm_uptime, -1), "tor", "version",
 		text_or_null(s->tor_version), "circuit_established",
-		s->circuit_established, "traffic", traffic_or_null(s),
-		"obstacle", obstacle_or_null(s), "uplink", uplink_or_null(s),
-		"last_error", text_or_null(s->last_error), "alarms", alarms,
-		"confirm_left", int_or_null(s->confirm_left, -1), "refused",
+		s->circuit_established, "entry", text_or_null(s->entry),
+		"tried", tried, "traffic", traffic_or_null(s), "obstacle",
+		obstacle_or_null(s), "uplink", uplink_or_null(s), "last_error",
+		text_or_null(s->last_error), "alarms", alarms, "confirm_left",
+		int_or_null(s->confirm_left, -1), "refused",
 		(json_int_t)s->refused, "stages", stages, "version",
 		s->version);
 }

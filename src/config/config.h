@@ -66,6 +66,7 @@ struct config {
 	} network;
 	struct {
 		bool use_bridges;
+		bool automatic;
 		enum config_transport transport;
 		char **bridges; /* secrets: never logged */
 		size_t n_bridges;

@@ -310,6 +310,16 @@ const struct config_field config_fields[] = {
 		       "bridges\" edits them.",
 	},
 	{
+		AT(bridge, automatic),
+		.type = CONFIG_TYPE_BOOL,
+		.def = "false",
+		.doc = "Whether the built-in bridges of obfs4, snowflake and "
+		       "meek are tried in turn when Tor does not connect for "
+		       "failsafe.bootstrap_stall_s. What is configured is "
+		       "tried first; with use_bridges, Tor is never entered "
+		       "directly.",
+	},
+	{
 		AT(bridge, addresses),
 		.type = CONFIG_TYPE_LIST,
 		.count_offset = offsetof(struct config, bridge.n_addresses),

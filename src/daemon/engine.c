@@ -292,6 +292,7 @@ static void announce(struct engine *e)
 			   engine_confirm_left(e));
 	notify(e, "Running: traffic goes through Tor, everything else is "
 		  "blocked");
+	entry_worked(&e->entry);
 	e->was_ready = true;
 	e->running_ms = uv_now(&e->loop);
 }
@@ -593,6 +594,7 @@ static int init(struct engine *e)
 	init_timer(e, &e->ping_timer);
 	uv_timer_start(&e->ping_timer, on_ping, BROKER_PING_MS, BROKER_PING_MS);
 	auditor_init(&e->auditor, e);
+	entry_init(&e->entry, e);
 	names_init(&e->names, e);
 	ret = vm_supervisor_init(&e->vm, e);
 	if (ret == 0)
@@ -617,6 +619,7 @@ static void deinit(struct engine *e)
 	uv_close((uv_handle_t *)&e->ping_timer, NULL);
 	clock_watch_deinit(&e->clock);
 	auditor_deinit(&e->auditor);
+	entry_deinit(&e->entry);
 	e->log.control = NULL;
 	broker_link_close(&e->broker);
 	control_server_close(&e->control);

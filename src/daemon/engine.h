@@ -16,6 +16,7 @@
 #include "daemon/broker_link.h"
 #include "daemon/clock_watch.h"
 #include "daemon/control_server.h"
+#include "daemon/entry.h"
 #include "daemon/log_buffer.h"
 #include "daemon/names.h"
 #include "daemon/progress.h"
@@ -89,6 +90,7 @@ struct engine {
 	struct tor_link tor;
 	struct control_server control;
 	struct auditor auditor;
+	struct entry entry;
 	struct log_buffer log;
 	struct rate_limit guest_lines;
 	struct progress progress;

@@ -191,6 +191,14 @@ static void on_unresolved(struct names *names, const struct agent_message *m)
 		str_copy(name->reason, sizeof(name->reason), m->text);
 }
 
+bool names_fail(const struct names *names)
+{
+	for (size_t i = 0; i < names->n; i++)
+		if (names->v[i].reason[0] && names->v[i].n == 0)
+			return true;
+	return false;
+}
+
 static void list_resolvers(const struct names *names, char *ret, size_t size)
 {
 	size_t used = 0;

@@ -59,6 +59,9 @@ void names_hear(struct names *names, const struct agent_message *m);
 /* A guest that an earlier engine has started: it will have to tell again. */
 void names_adopt(struct names *names);
 
+/* Whether a name that is needed has no address, as its last look-up failed. */
+bool names_fail(const struct names *names);
+
 /* The guest's agent listens. */
 void names_hello(struct names *names);
 

@@ -58,6 +58,15 @@ static json_t *traffic(const struct tor_bandwidth *b)
 			 (json_int_t)b->written_rate);
 }
 
+static json_t *tried(const struct entry *entry)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < entry->n_tried; i++)
+		json_array_append_new(array, json_string(entry->tried[i]));
+	return array;
+}
+
 static void set_obstacle(json_t *status, const struct engine *e)
 {
 	enum tor_obstacle obstacle;
@@ -123,6 +132,8 @@ json_t *status_object(const struct engine *e)
 		json_object_set_new(
 			status, "accel",
 			json_string(vm_accel_name(e->vm.accel.current)));
+	json_object_set_new(status, "entry", json_string(entry_name(e->cfg)));
+	json_object_set_new(status, "tried", tried(&e->entry));
 	if (e->tor.bandwidth.read || e->tor.bandwidth.written)
 		json_object_set_new(status, "traffic",
 				    traffic(&e->tor.bandwidth));

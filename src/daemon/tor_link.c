@@ -39,6 +39,7 @@ static struct tor_obstacle_facts facts_of(const struct tor_link *t)
 		.bootstrap = &t->bootstrap,
 		.tor_answers = tor_control_is_ready(t->control),
 		.clock_wrong = t->clock_wrong,
+		.names_fail = names_fail(&t->engine->names),
 		.use_bridges = cfg->bridge.use_bridges,
 		.use_proxy = cfg->proxy.type != CONFIG_PROXY_NONE,
 		.transport = cfg->bridge.transport,
@@ -100,8 +101,10 @@ void tor_link_hear(struct tor_link *t, const char *line)
 static void on_stall(uv_timer_t *timer)
 {
 	struct tor_link *t = timer->data;
+	const struct tor_obstacle_facts facts = facts_of(t);
 
 	complain(t);
+	entry_failed(&t->engine->entry, tor_obstacle_judge(&facts));
 }
 
 static void watch_progress(struct tor_link *t)

@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import sys
 import tempfile
@@ -138,7 +139,8 @@ class Engine:
         outputs = {}
         for key, name in (("kernel", "vmlinuz"),
                           ("initramfs", "initramfs.gz"),
-                          ("state", "state.img")):
+                          ("state", "state.img"),
+                          ("transports", "transports.zst")):
             data = key.encode() * 2048
             with open(f"{self.dir}/image/{name}", "wb") as f:
                 f.write(data)
@@ -655,6 +657,43 @@ class TorvmdTest(unittest.TestCase):
         e.tor.write("650 STATUS_CLIENT " + BOOTSTRAPPED + "\r")
         e.expect("NOTIFY")
         self.assertNotIn("last_error", e.client().status())
+
+    def torrc_of_vm(self, e):
+        """The torrc of the VM that is being started."""
+        for fd in e.vm_fds:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                continue
+            text = os.pread(fd, 1 << 16, 0)
+            if text.startswith(b"ClientOnly"):
+                return text.decode()
+        self.fail("no torrc")
+
+    def test_automatic_mode_tries_the_next_way_in(self):
+        e = self.engine(config={"bridge": {"automatic": True},
+                                "failsafe": {"bootstrap_stall_s": 10}})
+        e.to_start_vm()
+        e.vm_starts()
+        self.assertNotIn("UseBridges", self.torrc_of_vm(e))
+        e.expect("CONFIGURE_TAP", "SET_DNS")
+        e.tor_answers('NOTICE BOOTSTRAP PROGRESS=5 TAG=conn SUMMARY="Connecting"')
+        e.tor.write('650 STATUS_CLIENT WARN BOOTSTRAP PROGRESS=5 TAG=conn '
+                    'SUMMARY="Connecting" WARNING="x" REASON=CONNECTREFUSED COUNT=5 '
+                    'RECOMMENDATION=ignore\r')
+        e.expect("REFUSE_TAP", "KILL_VM")
+        e.close_vm_fds()
+        status = e.client().status()
+        self.assertEqual(status["state"], "Blocked")
+        self.assertEqual(status["entry"], "obfs4")
+        self.assertEqual(status["tried"], ["direct: refused"])
+        e.vm_starts()
+        torrc = self.torrc_of_vm(e)
+        self.assertIn("UseBridges 1\nBridge obfs4 ", torrc)
+        e.expect("CONFIGURE_TAP", "SET_DNS")
+        e.tor_answers()
+        e.expect("NOTIFY")
+        self.assertIn("bridges use obfs4", e.log())
+        with open(f"{e.dir}/vm/entry", encoding="ascii") as f:
+            self.assertEqual(f.read(), "obfs4")
 
     def test_vanished_broker_ends_the_engine_at_once(self):
         e = self.engine()

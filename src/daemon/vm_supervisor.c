@@ -375,6 +375,9 @@ static int open_image(struct vm_supervisor *vm, struct error *e)
 {
 	struct engine *engine = vm->engine;
 	const char *dir = engine->cfg->vm.image_dir;
+	/* Automatic mode may come to want them. */
+	bool transports =
+		torrc_transport(engine->cfg) || engine->cfg->bridge.automatic;
 	_cleanup_close_ int fd = -1;
 	int ret;
 
@@ -382,7 +385,7 @@ static int open_image(struct vm_supervisor *vm, struct error *e)
 		return 0;
 	if (!*dir || engine->opt.image_dir_fixed) {
 		ret = image_open(ENGINE_FD_IMAGE_DIR, engine->opt.image_dir,
-				 torrc_transport(engine->cfg), &vm->image, e);
+				 transports, &vm->image, e);
 	} else {
 		fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		if (fd < 0)
@@ -390,8 +393,7 @@ static int open_image(struct vm_supervisor *vm, struct error *e)
 					 "the VM's image folder %s cannot be "
 					 "opened: %s",
 					 dir, strerror(errno));
-		ret = image_open(fd, dir, torrc_transport(engine->cfg),
-				 &vm->image, e);
+		ret = image_open(fd, dir, transports, &vm->image, e);
 	}
 	vm->image_opened = ret == 0;
 	return ret;
@@ -575,7 +577,8 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 	*start_fd(fds, VM_FD_OUTPUT) = output[1];
 	*start_fd(fds, VM_FD_KERNEL) =
 		dup_rewound(vm->image.fd[IMAGE_FILE_KERNEL]);
-	ret = *start_fd(fds, VM_FD_INITRD) = image_initrd(&vm->image, e);
+	ret = *start_fd(fds, VM_FD_INITRD) =
+		image_initrd(&vm->image, torrc_transport(vm->engine->cfg), e);
 	if (ret < 0)
 		return ret;
 	*start_fd(fds, VM_FD_STATE_DISK) = dup_rewound(vm->disk_fd);

@@ -253,12 +253,12 @@ static int append(int to, const struct image *image, enum image_file which)
 	return 0;
 }
 
-int image_initrd(const struct image *image, struct error *e)
+int image_initrd(const struct image *image, bool transports, struct error *e)
 {
 	_cleanup_close_ int fd = -1;
 	int r;
 
-	if (image->fd[IMAGE_FILE_TRANSPORTS] < 0) {
+	if (!transports) {
 		/* A dup shares its offset with the VM that was. */
 		if (lseek(image->fd[IMAGE_FILE_INITRD], 0, SEEK_SET) == 0)
 			fd = fcntl(image->fd[IMAGE_FILE_INITRD],

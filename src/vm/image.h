@@ -48,10 +48,11 @@ int image_open(int dirfd, const char *dir, bool transports, struct image *ret,
 
 /**
  * image_initrd() - What QEMU gets as the initrd
+ * @transports:	Whether with the pluggable transports; they were opened
  *
  * With the pluggable transports, which the kernel unpacks over the first
  * archive, a sealed memory file of both, as QEMU takes one file only.
  *
  * Return: a descriptor that the caller closes, or a negative errno
  */
-int image_initrd(const struct image *image, struct error *e);
+int image_initrd(const struct image *image, bool transports, struct error *e);

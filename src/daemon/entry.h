@@ -1,0 +1,47 @@
+/* By what Tor is entered, and what is tried next if that does not work
+ * (bridge.automatic). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config/config.h"
+#include "tor/obstacle.h"
+
+struct engine;
+
+#define ENTRY_TRIED_MAX 8
+
+struct entry {
+	struct engine *engine;
+	/* What the configuration says, while something else is tried. */
+	bool replaced;
+	bool use_bridges;
+	enum config_transport transport;
+	char **bridges;
+	size_t n_bridges;
+	/* What was tried and at what it failed, "direct: timeout"; the latest
+	 * ones. */
+	char tried[ENTRY_TRIED_MAX][48];
+	size_t n_tried;
+};
+
+/* The engine's configuration is read. An engine that takes over a VM goes on
+ * with what the last one had chosen. */
+void entry_init(struct entry *entry, struct engine *e);
+/* The configuration is as it was read. */
+void entry_deinit(struct entry *entry);
+
+/* Tor is connected. */
+void entry_worked(struct entry *entry);
+
+/**
+ * entry_failed() - Tor does not get on
+ *
+ * If bridge.automatic says so, and another way in may help, the configuration
+ * in use is changed and the VM started anew (VM_FAILED). Return: whether.
+ */
+bool entry_failed(struct entry *entry, enum tor_obstacle obstacle);
+
+/* "direct", "plain", "obfs4", "meek", "snowflake", "webtunnel" */
+const char *entry_name(const struct config *cfg);
