@@ -103,7 +103,9 @@ class ImageTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stdout)
         names = sorted(os.listdir(self.out))
         self.assertEqual(
-            names, ["initramfs.zst", "manifest.json", "state.img", "vmlinuz"]
+            names,
+            ["initramfs.zst", "manifest.json", "state.img", "transports.zst",
+             "vmlinuz"],
         )
         self.assertEqual(sorted(os.listdir(os.path.join(place, "vm"))), names)
         for name in names:
@@ -144,6 +146,19 @@ class ImageTest(unittest.TestCase):
         # The manifest does not say so by itself: look into the archive.
         listing = self.unpack(["cpio", "-it", "--quiet"]).decode().split()
         self.assertEqual(["/" + name for name in listing], paths)
+
+    def test_transports(self):
+        transports = self.manifest["transports"]
+        self.assertEqual(
+            [p for p in transports["paths"] if "." in p or "/bin/" in p],
+            ["/etc/ssl/certs/ca-certificates.crt", "/usr/bin/lyrebird"],
+        )
+        # Beside Tor there is none of it.
+        self.assertNotIn("/usr/bin/lyrebird", self.manifest["initramfs"]["paths"])
+        sizes = {k: v["size"] for k, v in self.manifest["outputs"].items()}
+        self.assertLess(sizes["initramfs"], 9 << 20)
+        self.assertLess(sizes["transports"], 8 << 20)
+        self.assertIn("lyrebird", [p["name"] for p in self.manifest["packages"]])
 
     def test_modules_in_load_order(self):
         listing = self.unpack(
