@@ -517,6 +517,32 @@ def processes_have_no_more_rights_than_needed(t):
     expect("DirAuthority" not in others, "configuration in an argument vector")
 
 
+def guest_memory(t, pid):
+    """(size, resident) in MiB of the guest's RAM, QEMU's largest mapping."""
+    largest, size = (0, 0), 0
+    for line in t.run("cat", "/proc/%d/smaps" % pid).out.splitlines():
+        field, _, value = line.partition(":")
+        if field == "Size":
+            size = int(value.split()[0])
+        elif field == "Rss":
+            largest = max(largest, (size, int(value.split()[0])))
+    return largest[0] // 1024, largest[1] // 1024
+
+
+@cases.case
+def free_memory_goes_back_to_the_host(t):
+    t.ensure_running()
+    pid = t.status()["vm"]["pid"]
+    size, _ = guest_memory(t, pid)
+    expect(size >= 160, "the guest has 160 MiB, the largest mapping %d" % size)
+    # Booting touches 130 and more of them.
+    wait_for(
+        "a quarter of the guest's RAM to be given back",
+        lambda: guest_memory(t, pid)[1] < size * 3 // 4,
+        60,
+    )
+
+
 @cases.case
 def another_instance_is_refused(t):
     t.ensure_running()
