@@ -222,6 +222,13 @@ static void qemu_must_be_confined(void **state)
 	memcpy(bad, good, sizeof(good));
 	bad[0] = "/bin/sh";
 	assert_int_equal(broker_argv_check((char *const *)bad, &e), -EINVAL);
+
+	/* Found by tests/fuzz/spawner-fuzz.c: it went into the log as it was.
+	 */
+	memcpy(bad, good, sizeof(good));
+	bad[0] = "/usr/bin/x\n\33[2Jtorvm: all is well";
+	assert_int_equal(broker_argv_check((char *const *)bad, &e), -EINVAL);
+	assert_null(strpbrk(e.text, "\n\33"));
 }
 
 static void arguments_are_split(void **state)

@@ -55,7 +55,7 @@
 #define CONFIRM_MAX_S 3600
 
 /* Beyond what the engine accepts, so that it can say so. */
-#define CONFIG_SIZE_MAX (4 * 1024 * 1024) /* bytes */
+#define CONFIG_SIZE_MAX (4L * 1024 * 1024) /* bytes */
 
 struct options {
 	const char *config; /* NULL: none */

@@ -257,6 +257,12 @@ int broker_argv_check(char *const *argv, struct error *e)
 
 	if (!argv[0] || argv[0][0] != '/')
 		return error_set(e, -EINVAL, "QEMU's path is not absolute");
+	/* Sentences with it go to the log and to terminals. */
+	for (base = argv[0]; *base; base++) {
+		if (*base < ' ' || *base > '~')
+			return error_set(e, -EINVAL,
+					 "QEMU's path is not printable ASCII");
+	}
 	base = strrchr(argv[0], '/') + 1;
 	if (strncmp(base, "qemu-system-", strlen("qemu-system-")) != 0)
 		return error_set(e, -EINVAL,

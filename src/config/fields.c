@@ -202,6 +202,7 @@ const struct config_field config_fields[] = {
 	},
 	{
 		AT(vm, qemu_path),
+		.ascii = true,
 		.type = CONFIG_TYPE_STRING,
 		.max = PATH_MAX_BYTES,
 		.check = config_check_path,

@@ -33,7 +33,7 @@ struct config_field {
 	size_t offset;       /* in struct config */
 	size_t count_offset; /* of the number of entries (LIST) */
 	uint32_t min, max;
-	bool ascii;  /* goes into the torrc: printable ASCII only */
+	bool ascii;  /* goes into the torrc or a log: printable ASCII only */
 	bool secret; /* rendered as "***" */
 	const char *(*value_name)(unsigned int value); /* ENUM; NULL ends */
 	int (*value_from_name)(const char *name);      /* ENUM; or -EINVAL */

@@ -350,8 +350,17 @@ static struct broker_message honest(uint32_t type)
 		inet_pton(AF_INET, "10.10.10.2", &m.u.net.host_ip);
 		inet_pton(AF_INET, "10.10.10.1", &m.u.net.vm_ip);
 	}
-	if (type == BROKER_REQUEST_START_VM)
+	if (type == BROKER_REQUEST_START_VM) {
 		m.u.start_vm.present = 1;
+		m.u.start_vm.uplink.any = BROKER_UPLINK_ANY_TCP;
+	}
+	if (type == BROKER_REQUEST_SET_UPLINK) {
+		m.u.uplink.n_peers = 1;
+		m.u.uplink.peers[0].protocol = IPPROTO_TCP;
+		m.u.uplink.peers[0].port = 443;
+		inet_pton(AF_INET, "198.51.100.7",
+			  &m.u.uplink.peers[0].address);
+	}
 	return m;
 }
 
@@ -386,7 +395,7 @@ static void send_hostile(struct input *in)
 	memcpy(packet, &m, sizeof(m));
 	n_writes = flags % 8;
 	for (i = 0; i < n_writes; i++) {
-		size_t at = next(in) * 4u % sizeof(m);
+		size_t at = next(in) * 8u % sizeof(m);
 
 		take(in, packet + at, 1 + next(in) % 24);
 	}
@@ -494,6 +503,7 @@ static void check_promises(void)
 	if (fake_net.mode == NET_FIREWALL_OPEN && fake_net.firewall)
 		must(h.vm || h.n_exits > 0 || b->to_repair);
 	must(b->vm_pidfd < 0 || b->vm_pid);
+	must(b->journal.plan.uplink.n_peers <= BROKER_PEERS_MAX);
 	check_journal();
 }
 
@@ -632,7 +642,7 @@ static void step(struct input *in)
 	case 8: fail_call(next(in) % 8, true); break;
 	case 9:
 		h.disturbed = true;
-		fake_net_disturb(next(in) & 15);
+		fake_net_disturb(next(in) & 31);
 		break;
 	case 10: vm_dies(next(in) << 8); break;
 	case 11: engine_dies(next(in) << (op >= 128 ? 0 : 8)); break;
