@@ -228,6 +228,9 @@ static void start_and_stop_in_order(void **state)
 	assert_int_equal(last_reply.u.status.up, 0x3f);
 	assert_int_equal(last_reply.u.status.vm_pid, fake_spawner.vm);
 	assert_int_equal(last_reply.u.status.refused_packets, 42);
+	assert_int_equal(last_reply.u.status.n_refused_by, 1);
+	assert_int_equal(last_reply.u.status.refused_by[0].uid, 1000);
+	assert_int_equal(last_reply.u.status.refused_by[0].packets, 40);
 	assert_int_equal(ask(BROKER_REQUEST_NOTIFY), 0);
 	assert_string_equal(t.notified, "Running");
 

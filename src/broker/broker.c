@@ -547,6 +547,19 @@ static int do_unblock(struct broker *b, const struct request *q,
 	return r == RESTORE_BLEMISHED ? -EREMOTEIO : r;
 }
 
+static void tell_refused(struct broker *b, struct broker_message *reply)
+{
+	struct net_refused by[BROKER_REFUSED_MAX];
+	size_t i, n = net_firewall_refused_by(b->net, by, ARRAY_SIZE(by));
+
+	reply->u.status.refused_packets = net_firewall_refused(b->net);
+	reply->u.status.n_refused_by = (uint32_t)n;
+	for (i = 0; i < n; i++) {
+		reply->u.status.refused_by[i].uid = by[i].uid;
+		reply->u.status.refused_by[i].packets = by[i].packets;
+	}
+}
+
 static int do_status(struct broker *b, const struct request *q, struct error *e)
 {
 	q->reply->u.status.up = b->up;
@@ -554,8 +567,8 @@ static int do_status(struct broker *b, const struct request *q, struct error *e)
 		q->reply->u.status.up |= BROKER_UP_LOCKDOWN;
 	q->reply->u.status.vm_uid = b->vm_uid;
 	q->reply->u.status.vm_pid = is_up(b, BROKER_UP_VM) ? b->vm_pid : 0;
-	q->reply->u.status.refused_packets =
-		is_up(b, BROKER_UP_FIREWALL) ? net_firewall_refused(b->net) : 0;
+	if (is_up(b, BROKER_UP_FIREWALL))
+		tell_refused(b, q->reply);
 	return 0;
 }
 

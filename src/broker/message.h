@@ -17,6 +17,7 @@
 #define BROKER_MESSAGE_MAGIC 0x74766d31u /* "tvm1" */
 #define BROKER_MESSAGE_FDS_MAX 12
 #define BROKER_TEXT_MAX 480
+#define BROKER_REFUSED_MAX 16 /* users in a status */
 /* The engine says something (STATUS, if nothing else) at least so often, in ms;
  * one that does not is replaced, see supervise.h. */
 #define BROKER_PING_MS 10000
@@ -171,6 +172,12 @@ struct broker_message {
 			uint64_t refused_packets; /* counter of the block */
 			uint32_t vm_uid; /* whose connections the block lets
 					    out; 0: not told */
+			/* Of whose sockets how many; most first. */
+			uint32_t n_refused_by;
+			struct broker_refused {
+				uint32_t uid;
+				uint64_t packets;
+			} refused_by[BROKER_REFUSED_MAX];
 		} status;
 	} u;
 	/* Replies: the sentence of struct error. Terminated. */

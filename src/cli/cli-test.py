@@ -33,7 +33,7 @@ if ROOT:
 TORVM = os.path.abspath(sys.argv.pop(1))
 KEYS = {"state", "since", "blocked", "lockdown", "lan_access", "bootstrap", "accel", "vm",
         "tor", "last_error", "entry", "tried", "traffic", "obstacle", "uplink", "alarms",
-        "confirm_left", "refused", "stages",
+        "confirm_left", "refused", "refused_by", "stages",
         "version"}
 
 
@@ -43,7 +43,9 @@ def status(state, percent=0, **more):
          "bootstrap": {"percent": percent, "tag": "tag", "summary": "words"},
          "vm": {"pid": 4242, "uptime": 61}, "accel": "tcg",
          "tor": {"version": "0.4.9.1", "circuit_established": False},
-         "entry": "direct", "tried": [], "alarms": [], "refused": 17, "stages": {"Init": 0}, "version": "0.1.0"}
+         "entry": "direct", "tried": [], "alarms": [], "refused": 17,
+         "refused_by": [{"uid": 0, "packets": 9}, {"uid": 4242424, "packets": 3}],
+         "stages": {"Init": 0}, "version": "0.1.0"}
     s.update(more)
     return s
 

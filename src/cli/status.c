@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <string.h>
 #include <time.h>
 
@@ -98,6 +99,23 @@ static void print_uplink(const struct client_status *s)
 		       s->uplink.n_names == 1 ? "that name" : "those names");
 }
 
+/* "Refused    12 packets: alice 8, root 3": the rest had no socket here. */
+static void print_refused(const struct client_status *s)
+{
+	printf("Refused    %lld packets", (long long)s->refused);
+	for (size_t i = 0; i < s->n_refused_by; i++) {
+		const struct passwd *pw = getpwuid((uid_t)s->refused_by[i].uid);
+
+		printf("%s", i ? ", " : ": ");
+		if (pw)
+			printf("%s", pw->pw_name);
+		else
+			printf("uid %lld", (long long)s->refused_by[i].uid);
+		printf(" %lld", (long long)s->refused_by[i].packets);
+	}
+	putchar('\n');
+}
+
 static void print_text(const struct client_status *s)
 {
 	enum cli_colour colour = is_state(s, "Running") ? CLI_GREEN
@@ -144,7 +162,7 @@ static void print_text(const struct client_status *s)
 				       : "");
 		if (s->traffic.known)
 			print_traffic(s);
-		printf("Refused    %lld packets\n", (long long)s->refused);
+		print_refused(s);
 	}
 	if (s->confirm_left >= 0)
 		printf("Confirm    the network opens again in %lld s unless "

@@ -24,7 +24,7 @@
 	",\"tag\":\"t\",\"summary\":\"s\"},\"accel\":\"tcg\","                                                                                \
 	"\"vm\":{\"pid\":42,\"uptime\":7},"                                                                                                   \
 	"\"tor\":{\"version\":\"0.4.9\",\"circuit_established\":false},"                                                                      \
-	"\"entry\":\"obfs4\",\"tried\":[\"direct: timeout\"],\"alarms\":[\"bell\"],\"refused\":3,\"stages\":{\"Init\":1,\"SaveNetwork\":20}," \
+	"\"entry\":\"obfs4\",\"tried\":[\"direct: timeout\"],\"alarms\":[\"bell\"],\"refused\":3,\"refused_by\":[{\"uid\":1000,\"packets\":2}],\"stages\":{\"Init\":1,\"SaveNetwork\":20}," \
 	"\"version\":\"0.1.0\"}"
 #define REPLY(state, percent, continues)       \
 	"{\"parameters\":{\"status\":" STATUS( \
@@ -146,6 +146,9 @@ static void a_status_is_read_whole(void **state)
 	assert_int_equal(st.n_tried, 1);
 	assert_string_equal(st.tried[0], "direct: timeout");
 	assert_int_equal(st.refused, 3);
+	assert_int_equal(st.n_refused_by, 1);
+	assert_int_equal(st.refused_by[0].uid, 1000);
+	assert_int_equal(st.refused_by[0].packets, 2);
 	assert_int_equal(st.n_stages, 2);
 	assert_string_equal(st.stages[1].name, "SaveNetwork");
 	assert_int_equal(st.stages[1].ms, 20);

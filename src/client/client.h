@@ -21,6 +21,7 @@
 #define CLIENT_STAGES_MAX 48
 #define CLIENT_ALARMS_MAX 8
 #define CLIENT_TRIED_MAX 8
+#define CLIENT_REFUSED_MAX 16
 
 /* Type Status of the interface. Texts are cut where they do not fit. */
 #define CLIENT_RESOLVERS_MAX 3
@@ -74,6 +75,10 @@ struct client_status {
 	size_t n_alarms;
 	int64_t confirm_left; /* seconds; -1: nothing to confirm */
 	int64_t refused;      /* packets */
+	struct {
+		int64_t uid, packets;
+	} refused_by[CLIENT_REFUSED_MAX];
+	size_t n_refused_by;
 	struct {
 		char name[32];
 		int64_t ms;

@@ -196,6 +196,22 @@ static void get_uplink(const json_t *json, struct client_status *ret, bool *ok)
 	}
 }
 
+static void get_refused_by(const json_t *json, struct client_status *ret,
+			   bool *ok)
+{
+	const json_t *array = json_object_get(json, "refused_by"), *item;
+	size_t i;
+
+	json_array_foreach (array, i, item) {
+		if (ret->n_refused_by == CLIENT_REFUSED_MAX)
+			return;
+		ret->refused_by[ret->n_refused_by].uid =
+			get_int(item, "uid", 0, true, ok);
+		ret->refused_by[ret->n_refused_by++].packets =
+			get_int(item, "packets", 0, true, ok);
+	}
+}
+
 int client_status_from_json(const json_t *json, struct client_status *ret,
 			    struct error *e)
 {
@@ -235,6 +251,7 @@ int client_status_from_json(const json_t *json, struct client_status *ret,
 	get_alarms(json, ret, &ok);
 	ret->confirm_left = get_int(json, "confirm_left", -1, false, &ok);
 	ret->refused = get_int(json, "refused", 0, true, &ok);
+	get_refused_by(json, ret, &ok);
 	get_stages(json, ret, &ok);
 	get_text(json, "version", ret->version, sizeof(ret->version), true,
 		 &ok);
@@ -317,6 +334,8 @@ json_t *client_status_to_json(const struct client_status *s)
 	json_t *stages = json_object(), *alarms = json_array();
 	json_t *tried = json_array();
 
+	json_t *refused_by = json_array(), *json;
+
 	for (size_t i = 0; i < s->n_stages; i++)
 		json_object_set_new(stages, s->stages[i].name,
 				    json_integer(s->stages[i].ms));
@@ -324,7 +343,13 @@ json_t *client_status_to_json(const struct client_status *s)
 		json_array_append_new(tried, json_string(s->tried[i]));
 	for (size_t i = 0; i < s->n_alarms; i++)
 		json_array_append_new(alarms, json_string(s->alarms[i]));
-	return json_pack(
+	for (size_t i = 0; i < s->n_refused_by; i++)
+		json_array_append_new(
+			refused_by,
+			json_pack("{s:I, s:I}", "uid",
+				  (json_int_t)s->refused_by[i].uid, "packets",
+				  (json_int_t)s->refused_by[i].packets));
+	json = json_pack(
 		"{s:s, s:o, s:b, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:{s:o, s:o},"
 		" s:{s:o, s:b}, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o,"
 		" s:s}",
@@ -343,6 +368,8 @@ json_t *client_status_to_json(const struct client_status *s)
 		int_or_null(s->confirm_left, -1), "refused",
 		(json_int_t)s->refused, "stages", stages, "version",
 		s->version);
+	json_object_set_new(json, "refused_by", refused_by);
+	return json;
 }
 
 static bool exists(const char *runtime_dir, const char *name)

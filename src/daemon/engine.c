@@ -103,6 +103,16 @@ void engine_forgive(struct engine *e)
 
 /* ------------------------------------------------- requests to the broker */
 
+static void take_refused(struct engine *e, const struct broker_message *reply)
+{
+	uint32_t n = reply->u.status.n_refused_by;
+
+	e->refused_packets = reply->u.status.refused_packets;
+	e->n_refused_by = n < BROKER_REFUSED_MAX ? n : BROKER_REFUSED_MAX;
+	memcpy(e->refused_by, reply->u.status.refused_by,
+	       sizeof(e->refused_by));
+}
+
 static void on_status(struct engine *e, const struct broker_message *reply,
 		      int *fds, size_t n_fds, void *userdata)
 {
@@ -113,7 +123,7 @@ static void on_status(struct engine *e, const struct broker_message *reply,
 	    (e->refused_packets == reply->u.status.refused_packets &&
 	     e->lockdown == lockdown))
 		return;
-	e->refused_packets = reply->u.status.refused_packets;
+	take_refused(e, reply);
 	e->lockdown = lockdown;
 	engine_changed(e);
 }
@@ -564,7 +574,7 @@ static void on_first_status(struct engine *e,
 		log_notice("An earlier engine ended; the kill switch stayed "
 			   "up.");
 		e->tap_present = up & BROKER_UP_TAP;
-		e->refused_packets = reply->u.status.refused_packets;
+		take_refused(e, reply);
 		if (up & BROKER_UP_VM)
 			vm_supervisor_found(&e->vm, reply->u.status.vm_pid);
 		engine_feed(e, LIFECYCLE_EVENT_ADOPT);

@@ -63,6 +63,8 @@ struct engine {
 	bool restore_failed;
 	bool was_ready; /* READY=1 has been sent */
 	uint64_t refused_packets;
+	struct broker_refused refused_by[BROKER_REFUSED_MAX];
+	uint32_t n_refused_by;
 	bool refreshing;
 	bool lockdown;   /* the block stays when the controller ends */
 	uint32_t vm_uid; /* the uplink's user; 0: not known */

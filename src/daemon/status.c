@@ -101,6 +101,19 @@ static json_t *uplink(const struct engine *e)
 	return object;
 }
 
+static json_t *refused_by(const struct engine *e)
+{
+	json_t *array = json_array();
+
+	for (uint32_t i = 0; i < e->n_refused_by; i++)
+		json_array_append_new(
+			array,
+			json_pack("{s:I, s:I}", "uid",
+				  (json_int_t)e->refused_by[i].uid, "packets",
+				  (json_int_t)e->refused_by[i].packets));
+	return array;
+}
+
 json_t *status_object(const struct engine *e)
 {
 	const struct torctl_bootstrap *b = &e->tor.bootstrap;
@@ -117,14 +130,14 @@ json_t *status_object(const struct engine *e)
 				e->since.tv_nsec / 1000000,
 			since, sizeof(since));
 	status = json_pack(
-		"{s:s, s:s, s:b, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:o, s:o, s:I, s:o, s:s}",
+		"{s:s, s:s, s:b, s:b, s:b, s:{s:i, s:s, s:s}, s:o, s:o, s:o, s:I, s:o, s:o, s:s}",
 		"state", lifecycle_state_name(e->state), "since", since,
 		"blocked", e->block_up, "lockdown", e->lockdown, "lan_access",
 		e->cfg->network.lan_access, "bootstrap", "percent",
 		(int)b->percent, "tag", b->tag, "summary", b->summary, "vm",
 		vm(e), "tor", tor, "alarms", alarms(e), "refused",
-		(json_int_t)e->refused_packets, "stages", stages(e), "version",
-		TORVM_VERSION);
+		(json_int_t)e->refused_packets, "refused_by", refused_by(e),
+		"stages", stages(e), "version", TORVM_VERSION);
 	if (!status)
 		return NULL;
 	json_object_set_new(status, "uplink", uplink(e));

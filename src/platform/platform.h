@@ -104,6 +104,14 @@ bool net_firewall_present(struct net *net);
 bool net_firewall_is_lockdown(struct net *net);
 /* Packets refused by the block so far; 0 when there is none. */
 uint64_t net_firewall_refused(struct net *net);
+/* Those of them that a socket of this host sent, by its user, most first.
+ * Return: how many of @max were written to @ret. */
+struct net_refused {
+	uid_t uid;
+	uint64_t packets;
+};
+size_t net_firewall_refused_by(struct net *net, struct net_refused *ret,
+			       size_t max);
 
 int net_rules_add(struct net *net, const struct net_plan *plan,
 		  struct error *e);

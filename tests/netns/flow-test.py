@@ -416,6 +416,32 @@ def probing_the_tap():
     service.close()
 
 
+def users_are_counted():
+    """Refused packets are counted by user, and go on over a change of mode"""
+    other = USER_UID - 1
+
+    def counted():
+        pairs = (pair.split(":") for pair in driver("refused-by").split())
+        return {int(uid): int(packets) for uid, packets in pairs}
+
+    driver("firewall", "blocked")
+    before = counted()
+    assert other not in before, before
+    for uid, times in ((USER_UID, 3), (other, 1)):
+        for _ in range(times):
+            err, _, s = connect("host", uid, (WEB4, 443))
+            s.close()
+            assert err != 0
+    after = counted()
+    assert after[USER_UID] == before.get(USER_UID, 0) + 3, (before, after)
+    assert after[other] == 1, after
+    driver("firewall", "uplink")
+    assert counted()[USER_UID] == after[USER_UID]
+    err, _, s = connect("host", other, (WEB4, 443))
+    s.close()
+    assert err != 0 and counted()[other] == 2, (err, counted())
+
+
 main([before, old_connections_end, listening_socket, no_uplink_when_blocked,
       uplink_opens, survives_modes, uplink_limits, no_riding_along, only_peers, datagrams, renewed, killed,
-      hold_the_link, hold_the_link_in_lockdown, probing_the_tap])
+      hold_the_link, hold_the_link_in_lockdown, probing_the_tap, users_are_counted])

@@ -86,6 +86,19 @@ static int watch(struct net *net, int timeout_ms, char *value)
 	return 0;
 }
 
+/* "UID:PACKETS UID:PACKETS ..." */
+static int refused_by(struct net *net, char *value)
+{
+	struct net_refused by[16];
+	size_t n = net_firewall_refused_by(net, by, ARRAY_SIZE(by)), len = 0;
+
+	for (size_t i = 0; i < n; i++)
+		len += (size_t)snprintf(value + len, 64, "%s%u:%llu",
+					i ? " " : "", by[i].uid,
+					(unsigned long long)by[i].packets);
+	return 0;
+}
+
 static int handle(struct net *net, char *line, char *value, struct error *e)
 {
 	char *word, *arg, *arg2, *arg3;
@@ -116,6 +129,8 @@ static int handle(struct net *net, char *line, char *value, struct error *e)
 		return snprintf(value, 4096, "%llu",
 				(unsigned long long)net_firewall_refused(net)),
 		       0;
+	if (strcmp(word, "refused-by") == 0)
+		return refused_by(net, value);
 	if (strcmp(word, "rules-add") == 0)
 		return net_rules_add(net, &plan, e);
 	if (strcmp(word, "rules-remove") == 0)

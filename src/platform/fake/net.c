@@ -136,6 +136,15 @@ uint64_t net_firewall_refused(struct net *net)
 	return fake_net.firewall ? 42 : 0;
 }
 
+size_t net_firewall_refused_by(struct net *net, struct net_refused *ret,
+			       size_t max)
+{
+	if (!fake_net.firewall || max == 0)
+		return 0;
+	ret[0] = (struct net_refused){ .uid = 1000, .packets = 40 };
+	return 1;
+}
+
 int net_rules_add(struct net *net, const struct net_plan *plan, struct error *e)
 {
 	int r = call(e, "rules_add");

@@ -28,7 +28,9 @@
 #include <sys/socket.h>
 
 #include <libnftnl/common.h>
+#include <libnftnl/expr.h>
 #include <libnftnl/object.h>
+#include <libnftnl/set.h>
 #include <libnftnl/table.h>
 #include <libnftnl/udata.h>
 
@@ -138,6 +140,68 @@ static int counts_read(struct net *net,
 	return netlink_dump(net, net->nft, nlh, on_counter, ret, NULL);
 }
 
+struct users {
+	struct nft_counted v[RULESET_USERS_MAX];
+	size_t n;
+};
+
+static void take_user(struct users *users, const struct nftnl_set_elem *elem)
+{
+	const struct nftnl_expr *x = NULL;
+	const uint32_t *uid;
+	uint32_t len;
+
+	uid = nftnl_set_elem_get((struct nftnl_set_elem *)elem,
+				 NFTNL_SET_ELEM_KEY, &len);
+	if (!uid || len != sizeof(*uid) || users->n == ARRAY_SIZE(users->v))
+		return;
+	x = nftnl_set_elem_get((struct nftnl_set_elem *)elem,
+			       NFTNL_SET_ELEM_EXPR, &len);
+	users->v[users->n++] = (struct nft_counted){
+		.key = *uid,
+		.packets =
+			x ? nftnl_expr_get_u64(x, NFTNL_EXPR_CTR_PACKETS) : 0,
+		.bytes = x ? nftnl_expr_get_u64(x, NFTNL_EXPR_CTR_BYTES) : 0,
+	};
+}
+
+static int on_users(const struct nlmsghdr *nlh, void *data)
+{
+	struct nftnl_set *s = nftnl_set_alloc();
+	struct nftnl_set_elems_iter *i = NULL;
+	struct nftnl_set_elem *elem;
+
+	if (s && nftnl_set_elems_nlmsg_parse(nlh, s) == 0)
+		i = nftnl_set_elems_iter_create(s);
+	while (i && (elem = nftnl_set_elems_iter_next(i)))
+		take_user(data, elem);
+	if (i)
+		nftnl_set_elems_iter_destroy(i);
+	if (s)
+		nftnl_set_free(s);
+	return MNL_CB_OK;
+}
+
+/* Those of a table that has no such set, or of no table: none. */
+static int users_read(struct net *net, struct users *ret)
+{
+	struct nftnl_set *s = nftnl_set_alloc();
+	struct nlmsghdr *nlh;
+	int r;
+
+	ret->n = 0;
+	if (!s)
+		return -ENOMEM;
+	nftnl_set_set_str(s, NFTNL_SET_TABLE, NET_TABLE_NAME);
+	nftnl_set_set_str(s, NFTNL_SET_NAME, RULESET_REFUSED_USERS);
+	nlh = nftnl_nlmsg_build_hdr(net->buf, NFT_MSG_GETSETELEM, NFPROTO_INET,
+				    NLM_F_DUMP, 0);
+	nftnl_set_elems_nlmsg_build_payload(nlh, s);
+	nftnl_set_free(s);
+	r = netlink_dump(net, net->nft, nlh, on_users, ret, &ret->n);
+	return r == -ENOENT ? 0 : r;
+}
+
 /* --- sending --- */
 
 /* What the kernel said to a batch. */
@@ -234,13 +298,18 @@ static int replace_once(struct net *net, struct ruleset *rs, bool probe,
 	struct nft_batch b;
 	struct verdict v = { 0 };
 	struct present present;
+	struct users users = { 0 };
 	int r;
 
 	r = present_read(net, &present);
 	if (r == 0)
 		r = counts_read(net, rs->counts);
+	if (r == 0)
+		r = users_read(net, &users);
 	if (r < 0)
 		return unanswered(e, r);
+	memcpy(rs->users, users.v, sizeof(rs->users));
+	rs->n_users = users.n;
 	nft_batch_begin(&b, net->seq + 1);
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
 		if (present.table[i])
@@ -403,4 +472,28 @@ uint64_t net_firewall_refused(struct net *net)
 	for (int i = 0; i < RULESET_COUNTER_COUNT; i++)
 		sum += counts[i].packets;
 	return sum;
+}
+
+static int by_packets(const void *a, const void *b)
+{
+	const struct nft_counted *x = a, *y = b;
+
+	return x->packets < y->packets ? 1 : x->packets > y->packets ? -1 : 0;
+}
+
+size_t net_firewall_refused_by(struct net *net, struct net_refused *ret,
+			       size_t max)
+{
+	struct users users;
+	size_t i;
+
+	if (users_read(net, &users) < 0)
+		return 0;
+	qsort(users.v, users.n, sizeof(users.v[0]), by_packets);
+	for (i = 0; i < users.n && i < max; i++)
+		ret[i] = (struct net_refused){
+			.uid = users.v[i].key,
+			.packets = users.v[i].packets,
+		};
+	return i;
 }

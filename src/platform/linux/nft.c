@@ -190,10 +190,28 @@ static void set_message(struct nft_batch *b, struct nftnl_set *s, bool filled)
 	nftnl_set_free(s);
 }
 
+/* For nft(8), which would list the keys the other way round. */
+static void mark_host_order(struct nft_batch *b, struct nftnl_set *s)
+{
+	const uint32_t byteorder_host_endian = 1;
+	struct nftnl_udata_buf *u = nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
+
+	if (!u)
+		return fail(b, -ENOMEM);
+	nftnl_udata_put_u32(u, NFTNL_UDATA_SET_KEYBYTEORDER,
+			    byteorder_host_endian);
+	nftnl_set_set_data(s, NFTNL_SET_USERDATA, nftnl_udata_buf_data(u),
+			   nftnl_udata_buf_len(u));
+	nftnl_udata_buf_free(u);
+}
+
+/* Keys are in network byte order, but for numbers of the host's own. */
 static struct nftnl_set *set_new(struct nft_batch *b, const char *name,
 				 uint32_t key_type, uint32_t key_len,
 				 uint32_t flags)
 {
+	const bool host_order =
+		key_type == NFT_TYPE_IFINDEX || key_type == NFT_TYPE_UID;
 	struct nftnl_set *s = nftnl_set_alloc();
 
 	if (!s) {
@@ -208,6 +226,8 @@ static struct nftnl_set *set_new(struct nft_batch *b, const char *name,
 	nftnl_set_set_u32(s, NFTNL_SET_KEY_LEN, key_len);
 	/* The kernel wants an id; it only matters within the batch. */
 	nftnl_set_set_u32(s, NFTNL_SET_ID, b->seq);
+	if (host_order)
+		mark_host_order(b, s);
 	return s;
 }
 
@@ -245,14 +265,68 @@ void nft_dynamic_set_add(struct nft_batch *b, const char *name,
 			 uint32_t key_type, uint32_t key_len, uint32_t size,
 			 uint64_t timeout_ms)
 {
-	struct nftnl_set *s = set_new(b, name, key_type, key_len,
-				      NFT_SET_EVAL | NFT_SET_TIMEOUT);
+	struct nftnl_set *s =
+		set_new(b, name, key_type, key_len,
+			NFT_SET_EVAL | (timeout_ms ? NFT_SET_TIMEOUT : 0));
 
 	if (!s)
 		return;
 	nftnl_set_set_u32(s, NFTNL_SET_DESC_SIZE, size);
-	nftnl_set_set_u64(s, NFTNL_SET_TIMEOUT, timeout_ms);
+	if (timeout_ms)
+		nftnl_set_set_u64(s, NFTNL_SET_TIMEOUT, timeout_ms);
 	set_message(b, s, false);
+}
+
+static struct nftnl_expr *counter(struct nft_batch *b, uint64_t packets,
+				  uint64_t bytes)
+{
+	struct nftnl_expr *x = nftnl_expr_alloc("counter");
+
+	if (!x) {
+		fail(b, -ENOMEM);
+		return NULL;
+	}
+	nftnl_expr_set_u64(x, NFTNL_EXPR_CTR_PACKETS, packets);
+	nftnl_expr_set_u64(x, NFTNL_EXPR_CTR_BYTES, bytes);
+	return x;
+}
+
+void nft_counted_add(struct nft_batch *b, const char *set,
+		     const struct nft_counted *counted, size_t n)
+{
+	struct nftnl_set *s = n > 0 ? nftnl_set_alloc() : NULL;
+	struct nlmsghdr *nlh;
+
+	if (n == 0)
+		return;
+	if (!s)
+		return fail(b, -ENOMEM);
+	nftnl_set_set_str(s, NFTNL_SET_TABLE, b->table);
+	nftnl_set_set_str(s, NFTNL_SET_NAME, set);
+	for (size_t i = 0; i < n; i++) {
+		struct nftnl_set_elem *elem = nftnl_set_elem_alloc();
+		struct nftnl_expr *x =
+			counter(b, counted[i].packets, counted[i].bytes);
+
+		if (!elem || !x) {
+			fail(b, -ENOMEM);
+			if (elem)
+				nftnl_set_elem_free(elem);
+			if (x)
+				nftnl_expr_free(x);
+			break;
+		}
+		nftnl_set_elem_set(elem, NFTNL_SET_ELEM_KEY, &counted[i].key,
+				   sizeof(counted[i].key));
+		nftnl_set_elem_add_expr(elem, x);
+		nftnl_set_elem_add(s, elem);
+	}
+	nlh = message(b, NFT_MSG_NEWSETELEM, NLM_F_CREATE, "set elements");
+	if (nlh) {
+		nftnl_set_elems_nlmsg_build_payload(nlh, s);
+		message_done(b, nlh);
+	}
+	nftnl_set_free(s);
 }
 
 void nft_chain_add(struct nft_batch *b, const char *name,
@@ -438,6 +512,22 @@ void nft_set_update(struct nft_batch *b, const char *set)
 	nftnl_expr_set_u32(x, NFTNL_EXPR_DYNSET_SREG_KEY, REG);
 	nftnl_expr_set_u32(x, NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
 	nftnl_expr_set_str(x, NFTNL_EXPR_DYNSET_SET_NAME, set);
+}
+
+void nft_set_count(struct nft_batch *b, const char *set)
+{
+	struct nftnl_expr *x = expr(b, "dynset");
+	struct nftnl_expr *count = counter(b, 0, 0);
+
+	if (!x || !count) {
+		if (count)
+			nftnl_expr_free(count);
+		return;
+	}
+	nftnl_expr_set_u32(x, NFTNL_EXPR_DYNSET_SREG_KEY, REG);
+	nftnl_expr_set_u32(x, NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_ADD);
+	nftnl_expr_set_str(x, NFTNL_EXPR_DYNSET_SET_NAME, set);
+	nftnl_expr_add_expr(x, NFTNL_EXPR_DYNSET_EXPRESSIONS, count);
 }
 
 static void immediate(struct nft_batch *b, uint32_t value)

@@ -51,6 +51,15 @@ void nft_table_add(struct nft_batch *b, int family, const char *name,
 void nft_counter_add(struct nft_batch *b, const char *name, uint64_t packets,
 		     uint64_t bytes);
 
+/* libnftables' numbers for the types of a set's key; nft(8) lists by them. */
+enum {
+	NFT_TYPE_IPADDR = 7,
+	NFT_TYPE_IP6ADDR = 8,
+	NFT_TYPE_SERVICE = 13,
+	NFT_TYPE_IFINDEX = 20,
+	NFT_TYPE_UID = 24,
+};
+
 /* Addresses [from, to) in network byte order; @to NULL: to the end. */
 struct nft_range {
 	const uint8_t *from, *to;
@@ -60,10 +69,18 @@ void nft_set_add(struct nft_batch *b, const char *name, uint32_t key_type,
 /* A set of @n keys, one after the other at @keys. */
 void nft_key_set_add(struct nft_batch *b, const char *name, uint32_t key_type,
 		     uint32_t key_len, const void *keys, size_t n);
-/* An empty set that rules add to; an element stays for @timeout_ms. */
+/* An empty set that rules add to; an element stays for @timeout_ms; 0: as long
+ * as the set. */
 void nft_dynamic_set_add(struct nft_batch *b, const char *name,
 			 uint32_t key_type, uint32_t key_len, uint32_t size,
 			 uint64_t timeout_ms);
+/* What nft_set_count() has counted elsewhere, to go on from there. */
+struct nft_counted {
+	uint32_t key;
+	uint64_t packets, bytes;
+};
+void nft_counted_add(struct nft_batch *b, const char *set,
+		     const struct nft_counted *counted, size_t n);
 
 /* @hook NULL: a regular chain. For netdev, the devices, NULL-terminated. */
 struct nft_hook {
@@ -92,6 +109,8 @@ void nft_cmp(struct nft_batch *b, uint32_t op, const void *data, uint32_t len);
 void nft_lookup(struct nft_batch *b, const char *set, uint32_t flags);
 /* Puts the loaded value into a dynamic set. */
 void nft_set_update(struct nft_batch *b, const char *set);
+/* The same, counting packets by the value. In a full set the rule ends here. */
+void nft_set_count(struct nft_batch *b, const char *set);
 /* Loads @value into meta mark or ct mark. */
 void nft_meta_mark_set(struct nft_batch *b, uint32_t value);
 void nft_ct_mark_set(struct nft_batch *b, uint32_t value);

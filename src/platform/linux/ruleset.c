@@ -51,12 +51,6 @@
 #define LOOPBACK_INDEX 1
 #define DNS_PORT 53
 
-/* libnftables' numbers for the types of a set's key; nft(8) lists by them. */
-#define TYPE_IPADDR 7
-#define TYPE_IP6ADDR 8
-#define TYPE_SERVICE 13
-#define TYPE_IFINDEX 20
-
 /* Bridges in the set of inner ones; the containers of more have no network. */
 #define INNER_MAX 256
 
@@ -137,9 +131,9 @@ static void add_private_sets(struct nft_batch *b)
 		{ IP6(0x4000, 0), NULL },
 	};
 
-	nft_set_add(b, "private4", TYPE_IPADDR, 4, private4,
+	nft_set_add(b, "private4", NFT_TYPE_IPADDR, 4, private4,
 		    ARRAY_SIZE(private4));
-	nft_set_add(b, "private6", TYPE_IP6ADDR, 16, private6,
+	nft_set_add(b, "private6", NFT_TYPE_IP6ADDR, 16, private6,
 		    ARRAY_SIZE(private6));
 }
 
@@ -277,6 +271,11 @@ static void add_refuse_chain(struct nft_batch *b)
 	static const uint8_t icmp[] = { IPPROTO_ICMP, IPPROTO_ICMPV6 };
 
 	nft_chain_add(b, "refuse", NULL);
+	/* Only counts: a packet without a socket, or a full set, goes on. */
+	nft_rule(b, "by user");
+	nft_meta(b, NFT_META_SKUID);
+	nft_set_count(b, RULESET_REFUSED_USERS);
+	nft_rule_end(b);
 	nft_rule(b, NULL);
 	nft_l4proto(b, IPPROTO_TCP);
 	nft_count(b, counter_names[RULESET_REFUSED_TCP]);
@@ -498,7 +497,8 @@ static void add_inner_set(struct nft_batch *b, const struct ruleset *rs)
 	for (size_t i = 0; i < rs->links->n && n < INNER_MAX; i++)
 		if (is_inner_bridge(rs, &rs->links->v[i]))
 			inner[n++] = (uint32_t)rs->links->v[i].index;
-	nft_key_set_add(b, "inner", TYPE_IFINDEX, sizeof(inner[0]), inner, n);
+	nft_key_set_add(b, "inner", NFT_TYPE_IFINDEX, sizeof(inner[0]), inner,
+			n);
 }
 
 /* @key: NFT_META_IIF or NFT_META_OIF */
@@ -553,7 +553,7 @@ static void add_lan_chains(struct nft_batch *b, const struct ruleset *rs)
 	const struct in_addr network = { rs->plan->host_ip.s_addr &
 					 mask.s_addr };
 
-	nft_key_set_add(b, "names", TYPE_SERVICE, sizeof(names[0]), names,
+	nft_key_set_add(b, "names", NFT_TYPE_SERVICE, sizeof(names[0]), names,
 			ARRAY_SIZE(names));
 	nft_chain_add(b, "lan_protocols", NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++) {
@@ -837,8 +837,11 @@ void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 		nft_counter_add(b, counter_names[i], rs->counts[i].packets,
 				rs->counts[i].bytes);
 	add_inner_set(b, rs);
-	nft_dynamic_set_add(b, "untranslated", TYPE_IPADDR, 4, UNTRANSLATED_MAX,
-			    UNTRANSLATED_MS);
+	nft_dynamic_set_add(b, "untranslated", NFT_TYPE_IPADDR, 4,
+			    UNTRANSLATED_MAX, UNTRANSLATED_MS);
+	nft_dynamic_set_add(b, RULESET_REFUSED_USERS, NFT_TYPE_UID, 4,
+			    RULESET_USERS_MAX, 0);
+	nft_counted_add(b, RULESET_REFUSED_USERS, rs->users, rs->n_users);
 	add_hold_chain(b);
 	add_refuse_chain(b);
 	add_refuse_forward_chain(b);

@@ -27,6 +27,10 @@ struct ruleset_count {
  * a controller. */
 #define RULESET_LOCKDOWN_COMMENT "lockdown"
 
+/* The set of users whose sockets were refused, with how often. */
+#define RULESET_REFUSED_USERS "refused_users"
+#define RULESET_USERS_MAX 128
+
 const char *ruleset_counter_name(enum ruleset_counter counter);
 
 struct ruleset {
@@ -36,6 +40,8 @@ struct ruleset {
 	const struct lan *lan; /* empty: no LAN access */
 	uint32_t table_flags; /* NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST or 0 */
 	struct ruleset_count counts[RULESET_COUNTER_COUNT]; /* to go on from */
+	struct nft_counted users[RULESET_USERS_MAX];        /* likewise */
+	size_t n_users;
 };
 
 /* Appends `table inet torvm` and `table netdev torvm` to @b. */
