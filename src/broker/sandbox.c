@@ -30,49 +30,36 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/deadly_calls.h"
+
 /* Allowed whatever their arguments. A name that this architecture does not
  * have is passed over. */
 static const char *const allowed[] = {
 	/* memory, time, the C library */
 	"brk munmap mremap madvise futex rseq set_robust_list getrandom "
-	"clock_gettime clock_gettime64 clock_getres clock_nanosleep nanosleep "
-	"gettimeofday time uname sysinfo prlimit64 getrlimit getrusage "
-	"sched_yield sched_getaffinity restart_syscall exit exit_group",
+	"clock_gettime clock_gettime64 clock_nanosleep nanosleep gettimeofday "
+	"time uname sysinfo restart_syscall exit exit_group",
 	/* who we are */
-	"getpid gettid getppid getuid geteuid getgid getegid getresuid "
-	"getresgid getgroups capget",
+	"getpid gettid getuid geteuid getgid getegid",
 	/* files: journal, sysctls, the TAP's device node */
-	"openat open read pread64 readv write pwrite64 writev close "
-	"close_range lseek _llseek fstat fstat64 stat stat64 lstat lstat64 "
-	"newfstatat fstatat64 statx statfs fstatfs access faccessat "
-	"faccessat2 readlink readlinkat getdents64 fsync fdatasync ftruncate "
-	"renameat renameat2 rename unlink unlinkat rmdir umask fcntl fcntl64 "
-	"flock dup dup2 dup3 ioctl pipe2 memfd_create",
+	"openat read pread64 write writev close lseek _llseek fstat fstat64 "
+	"stat stat64 lstat lstat64 newfstatat fstatat64 statx faccessat "
+	"faccessat2 fsync renameat unlinkat rmdir umask fcntl fcntl64 dup "
+	"ioctl",
 	/* sockets: netlink, D-Bus, the channels (socket() is below) */
-	"socketpair bind listen connect accept4 getsockname getpeername "
-	"getsockopt setsockopt sendto sendmsg sendmmsg recvfrom recvmsg "
-	"recvmmsg shutdown",
+	"socketpair bind listen connect getsockname getpeername getsockopt "
+	"setsockopt sendto sendmsg recvfrom recvmsg",
 	/* waiting */
-	"poll ppoll ppoll_time64 select pselect6 epoll_create1 epoll_ctl "
-	"epoll_wait epoll_pwait eventfd2 timerfd_create timerfd_settime "
-	"signalfd4",
+	"poll ppoll ppoll_time64",
 	/* processes: QEMU by the pidfd that the spawner sent, the spawner's
 	 * end, our own signals */
-	"pidfd_send_signal wait4 waitid rt_sigaction rt_sigprocmask "
-	"rt_sigreturn sigreturn sigaltstack",
+	"pidfd_send_signal wait4 rt_sigaction rt_sigprocmask rt_sigreturn "
+	"sigreturn sigaltstack",
 };
 
 /* The marks of somebody else's code. */
 static const char deadly[] =
-	"execve execveat fork vfork clone clone3 ptrace process_vm_readv "
-	"process_vm_writev pidfd_getfd kcmp setuid setgid setreuid setregid "
-	"setresuid setresgid setgroups setfsuid setfsgid capset mount umount2 "
-	"move_mount open_tree fsopen fsmount pivot_root chroot unshare setns "
-	"init_module finit_module delete_module kexec_load kexec_file_load "
-	"bpf perf_event_open io_uring_setup userfaultfd add_key keyctl "
-	"request_key reboot swapon swapoff settimeofday clock_settime adjtimex "
-	"mknod mknodat chmod fchmod fchmodat chown fchown lchown fchownat "
-	"setxattr kill tkill";
+	DEADLY_CALLS " clone clone3 io_uring_setup chmod fchmod fchmodat";
 
 static int drop_capabilities(struct error *e)
 {

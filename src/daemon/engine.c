@@ -24,6 +24,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "daemon/confine.h"
 #include "daemon/fds.h"
 #include "daemon/status.h"
 
@@ -642,14 +643,43 @@ static void deinit(struct engine *e)
 		log_debug("a handle of the loop was left open");
 }
 
+/* From here on files are reached in these places only. */
+static int confine(struct engine *e, struct error *why)
+{
+	const struct config *cfg = e->cfg;
+	const struct confine_dir dirs[] = {
+		{ .fd = ENGINE_FD_IMAGE_DIR },
+		{ .fd = -1, .path = cfg->vm.image_dir },
+		{ .fd = ENGINE_FD_STATE_DIR, .writable = true },
+		{ .fd = ENGINE_FD_VM_DIR, .writable = true },
+		{ .fd = -1,
+		  .path = cfg->vm.state_disk,
+		  .file = true,
+		  .writable = true },
+		{ .fd = -1,
+		  .path = cfg->log.file,
+		  .file = true,
+		  .writable = true },
+	};
+
+	return confine_enter(dirs, ARRAY_SIZE(dirs), why);
+}
+
 int engine_run(struct engine *e)
 {
 	const struct broker_message m = { .type = BROKER_REQUEST_STATUS };
+	struct error why = ERROR_NULL(why);
 	int ret = init(e);
 
 	if (ret < 0) {
 		log_error("The engine cannot start: %s. Nothing was changed.",
 			  strerror(-ret));
+		return EXIT_CODE_FAILED;
+	}
+	if (confine(e, &why) < 0) {
+		log_error("The engine does not start unconfined: %s. Nothing "
+			  "was changed.",
+			  why.text);
 		return EXIT_CODE_FAILED;
 	}
 	e->log.control = &e->control;

@@ -471,7 +471,8 @@ int vm_supervisor_prepare(struct vm_supervisor *vm, struct error *e)
 
 static int tap_address(const char *name, uint8_t ret[6], struct error *e)
 {
-	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	/* netdevice(7): any family does. */
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	struct ifreq ifr = { 0 };
 
 	str_copy(ifr.ifr_name, sizeof(ifr.ifr_name), name);

@@ -511,8 +511,15 @@ def processes_have_no_more_rights_than_needed(t):
             expect(set(uids) == {uid}, "%s runs as %s" % (name, uids))
         expect("0" not in uids, "%s runs as root" % name)
     expect(rights(status["vm"]["pid"])["Seccomp"] == "2", "QEMU without seccomp")
-    filtered = [rights(pid)["Seccomp"] for pid in t.pids("torvm-broker")]
-    expect("2" in filtered, "the broker has no seccomp filter: %s" % filtered)
+    expect(rights(t.pid("torvmd"))["Seccomp"] == "2", "the engine without seccomp")
+    for name, seccomp, capabilities in (
+        ("torvm-broker", "2", 1 << 12 | 1 << 5),  # NET_ADMIN, KILL
+        ("torvm-spawner", "0", 1 << 7 | 1 << 6 | 1 << 5),  # SETUID, SETGID, KILL
+    ):
+        have = rights(t.pid(name))
+        expect(have["Seccomp"] == seccomp, "%s's filter: %s" % (name, have))
+        expect(int(have["CapPrm"], 16) == capabilities, "%s may: %s" % (name, have))
+        expect(int(have["CapBnd"], 16) == 0, "%s's bounding set: %s" % (name, have))
     others = t.run("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").out
     expect("DirAuthority" not in others, "configuration in an argument vector")
 
@@ -541,6 +548,58 @@ def free_memory_goes_back_to_the_host(t):
         lambda: guest_memory(t, pid)[1] < size * 3 // 4,
         60,
     )
+
+
+@cases.case
+def only_what_is_documented_is_exposed(t):
+    """docs/ATTACK-SURFACE.md: listeners, files, QEMU's descriptors."""
+    t.ensure_running()
+    qemu = t.status()["vm"]["pid"]
+    ours = t.pids("torvm-broker") + t.pids("torvm-spawner") + t.pids("torvmd") + [qemu]
+    sockets = {}
+    for pid in ours:
+        links = t.run("sh", "-c", "ls -l /proc/%d/fd" % pid).out
+        sockets[pid] = set(re.findall(r"socket:\[(\d+)\]", links))
+        if pid == qemu:
+            opened = set(re.findall(r" -> (/\S+)", links))
+    for kind in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet"):
+        table = t.run("cat", "/proc/net/" + kind).out.splitlines()[1:]
+        for line in table:
+            fields = line.split()
+            if kind.startswith("tcp") and fields[3] != "0A":
+                continue  # not listening
+            inode = fields[8] if kind == "packet" else fields[9]
+            for pid in ours:
+                if pid == qemu and kind.startswith("udp"):
+                    continue  # a transport's; the block judges it
+                expect(inode not in sockets[pid], "%s %s: %s" % (pid, kind, line))
+    allowed = ("/dev/null", "/dev/net/tun", "/dev/kvm", "/memfd:")
+    files = (os.path.realpath(t.image), os.path.realpath(t.state))
+    strange = [p for p in opened if not p.startswith(allowed + files)]
+    expect(not strange, "QEMU has open: %s" % strange)
+    for path, mode in (
+        (t.runtime, 0o755),
+        (os.path.join(t.runtime, "vm"), 0o770),
+        (t.state, 0o700),
+    ):
+        have = os.stat(path).st_mode & 0o7777
+        expect(have == mode, "%s: mode %o" % (path, have))
+    control = os.stat(os.path.join(t.runtime, "control.sock"))
+    expect(control.st_uid == 0 and not control.st_mode & 0o7, "control.sock: %s" % (control,))
+
+
+@cases.case
+def refused_packets_are_shown_by_user(t):
+    t.ensure_running()
+
+    def of(uid):
+        return {r["uid"]: r["packets"] for r in t.status()["refused_by"]}.get(uid, 0)
+
+    before = of(0)
+    expect(t.probe("udp4")["udp4"]["error"], "a probe was not refused")
+    wait_for("the count of root's packets", lambda: of(0) > before, 20)
+    shown = re.search(r"^Refused +\d+ packets: (.*)$", t.torvm("status").out, re.M)
+    expect(shown and "root" in shown.group(1), t.torvm("status").out)
 
 
 @cases.case
