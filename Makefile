@@ -7,7 +7,7 @@ PREFIX ?= /usr
 DESTDIR ?=
 SHELL = /bin/sh
 
-.PHONY: all help deps controller vm demo test test-quick test-leak bench \
+.PHONY: all help deps controller vm demo test test-quick test-leak test-boot bench \
 	fuzz lint format install uninstall clean distclean
 
 all: controller
@@ -19,6 +19,7 @@ help:
 	@echo '                  (DEMO_KEEP=1 leaves it up to play with)'
 	@echo 'sudo make test    run every test; sudo make test-quick the short ones'
 	@echo 'sudo make test-leak  every way out in every state, and random faults'
+	@echo 'sudo make test-boot  the units in a real boot (needs systemd-container)'
 	@echo '                  (SEED=, WALKS=, SHARD=I/N, ONLY=, RESUME=1)'
 	@echo 'sudo make bench   measure against native Tor in the same network'
 	@echo 'make fuzz         fuzz each parser for FUZZ_SECONDS (60)'
@@ -55,6 +56,9 @@ test-quick: deps
 
 test-leak: deps controller vm
 	tests/leak/run $(if $(ONLY),--only $(ONLY)) $(if $(RESUME),--resume)
+
+test-boot: deps controller vm
+	tests/boot/boot-test.py
 
 bench: deps controller vm
 	tests/bench/bench
