@@ -63,12 +63,13 @@ static const uint64_t writing =
 	LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG |
 	LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_TRUNCATE;
 
-/* Where the C library and libuv read: locale, time zone, users, /proc. */
+/* Where the C library, libuv and we read: locale, time zone, users, /proc, the
+ * resolvers (/etc/resolv.conf often leads below /run). */
 static const struct confine_dir system_dirs[] = {
-	{ .fd = -1, .path = "/etc" },  { .fd = -1, .path = "/usr" },
-	{ .fd = -1, .path = "/lib" },  { .fd = -1, .path = "/lib64" },
-	{ .fd = -1, .path = "/proc" }, { .fd = -1, .path = "/sys" },
-	{ .fd = -1, .path = "/dev" },
+	{ .fd = -1, .path = "/etc" }, { .fd = -1, .path = "/usr" },
+	{ .fd = -1, .path = "/lib" }, { .fd = -1, .path = "/lib64" },
+	{ .fd = -1, .path = "/run" }, { .fd = -1, .path = "/proc" },
+	{ .fd = -1, .path = "/sys" }, { .fd = -1, .path = "/dev" },
 };
 
 static uint64_t known_rights(long abi)
