@@ -458,6 +458,25 @@ def spoofing():
     no_leaks()
 
 
+def end_of_the_vm():
+    """In a stop Tor's last word ends the connections of containers, idle ones, too"""
+    lab.capture.take()
+    idle = ns_socket("box", 0, socket.AF_INET, socket.SOCK_STREAM)
+    idle.connect((WEB4, 443))
+    assert said(idle) == b"tor 10.10.10.2\n"
+    driver("firewall", "uplink")
+    vm.close_connections()
+
+    def closed():
+        state = idle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[0]
+        return state == 7  # TCP_CLOSE
+
+    wait_until("the end of an idle connection", closed, 20)
+    idle.close()
+    driver("firewall", "open")
+    no_leaks()
+
+
 def vm_dead():
     """With the VM dead they are refused at once, and work again with the next"""
     lab.capture.take()
@@ -510,4 +529,4 @@ def each_step_of_a_stop():
 
 main([directly, each_step_of_a_start, old_connections, through_tor, rest_refused,
       never_around, without_nat, their_own, resolver_on_the_bridge,
-      made_while_running, spoofing, vm_dead, each_step_of_a_stop])
+      made_while_running, spoofing, end_of_the_vm, vm_dead, each_step_of_a_stop])

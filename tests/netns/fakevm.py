@@ -67,6 +67,7 @@ class FakeVM:
             self.dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.dns.bind(("0.0.0.0", DNS_PORT))
         self.outer = None
+        self.connections = []
         self.attach(driver)
         for work in (self._pump, self._accept, self._answer_dns):
             threading.Thread(target=work, daemon=True).start()
@@ -84,6 +85,15 @@ class FakeVM:
         else:
             os.dup2(mine, self.outer)
             os.close(mine)
+
+    def close_connections(self):
+        """As the end of Tor does."""
+        while self.connections:
+            s = self.connections.pop()
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # ended before
 
     def _pump(self):
         while True:
@@ -103,6 +113,7 @@ class FakeVM:
     def _accept(self):
         while True:
             s, peer = self.tcp.accept()
+            self.connections.append(s)
             threading.Thread(target=self._serve, args=(s, peer), daemon=True).start()
 
     @staticmethod

@@ -668,7 +668,13 @@ static void forward_into_tap(struct nft_batch *b, const struct net_plan *plan)
 	from_inner_to_tap(b, "DNS of containers and guests", plan);
 	is_dns(b);
 	verdict(b, NF_ACCEPT);
-	nft_rule(b, "answers to them");
+}
+
+/* In every mode: when Tor ends, its last word closes their connections. What
+ * they say to that is refused, which ends these for good. */
+static void forward_from_tap(struct nft_batch *b, const struct net_plan *plan)
+{
+	nft_rule(b, "answers to containers and guests");
 	nft_ifname(b, NFT_META_IIFNAME, NFT_CMP_EQ, plan->tap_name);
 	by_inner(b, NFT_META_OIF);
 	ct_state(b, NF_CT_STATE_BIT(IP_CT_ESTABLISHED) |
@@ -688,6 +694,7 @@ static void add_forward_chain(struct nft_batch *b, const struct ruleset *rs)
 	verdict(b, NF_ACCEPT);
 	if (rs->mode == NET_FIREWALL_OPEN)
 		forward_into_tap(b, rs->plan);
+	forward_from_tap(b, rs->plan);
 	if (has_lan(rs)) {
 		nft_rule(b, "containers and guests with the LAN");
 		by_inner(b, NFT_META_IIF);
