@@ -97,7 +97,7 @@ class Shell(unittest.TestCase):
         self.assertEqual(c("torvm", "up", "--accel", ""),
                          ["auto", "kvm", "tcg"])
         self.assertEqual(c("torvm", "--headless", "--accel", "t"), ["tcg"])
-        self.assertEqual(c("torvm", "config", ""), ["check", "default"])
+        self.assertEqual(c("torvm", "config", ""), ["check", "default", "schema"])
         self.assertEqual(c("torvm", "config", "check", "fi"), ["file.json"])
         self.assertEqual([x.rstrip("/") for x in
                           c("torvm", "up", "--runtime-dir", "f")], ["folder"])

@@ -78,7 +78,7 @@ _torvm() {
 		elif [[ -z $command ]]; then
 			words=$commands
 		elif [[ $command == config && $before == 0 ]]; then
-			words='check default'
+			words='check default schema'
 		elif [[ $command == bridges && $before == 0 ]]; then
 			words='list add remove use test request'
 		elif [[ $command == bridges && $prev == use ]]; then

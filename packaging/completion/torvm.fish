@@ -51,6 +51,6 @@ complete -c torvm -n '__fish_seen_subcommand_from bridges' -l add -d 'Put what c
 complete -c torvm -n '__fish_seen_subcommand_from bridges; and __fish_seen_subcommand_from request' -a 'settings defaults builtin map countries'
 complete -c torvm -n '__fish_seen_subcommand_from bridges; and __fish_seen_subcommand_from use' -a 'none plain obfs4 meek snowflake webtunnel'
 complete -c torvm -n '__fish_seen_subcommand_from lockdown; and not __fish_seen_subcommand_from on off' -a 'on off status'
-complete -c torvm -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check default' -a 'check default'
+complete -c torvm -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check default schema' -a 'check default schema'
 complete -c torvm -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -F
 complete -c torvm -n '__fish_seen_subcommand_from help' -a "$commands"

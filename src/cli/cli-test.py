@@ -179,7 +179,7 @@ class Usage(Base):
                 (["xyzzyxyzzy"], "torvm --help"),
                 (["status", "--jsno"], "unknown option --jsno"),
                 (["status", "extra"], "one argument too many: extra"),
-                (["config"], "missing: check FILE | default"),
+                (["config"], "missing: check FILE | default | schema"),
                 (["config", "chekc", "x"], "allowed are"),
                 (["up", "--confirm"], "a value is missing after --confirm"),
                 (["up", "--wait=3"], "no value belongs to"),
@@ -227,6 +227,33 @@ class Config(Base):
         r = self.torvm("config", "check", path + "x")
         self.assertEqual(r.returncode, 4)
         self.assertIn("No such file", r.stderr)
+
+
+class Schema(Base):
+    TYPES = {"boolean": bool, "integer": int, "string": str, "array": list}
+
+    def test_schema_describes_the_default(self):
+        schema = json.loads(self.torvm("config", "schema").stdout)
+        default = json.loads(self.torvm("config", "default").stdout)
+        self.assertIn("2020-12", schema["$schema"])
+        self.assertIs(schema["additionalProperties"], False)
+        self.assertEqual(set(schema["properties"]), set(default))
+        for section, keys in default.items():
+            of_section = schema["properties"][section]
+            self.assertIs(of_section["additionalProperties"], False)
+            self.assertEqual(set(of_section["properties"]), set(keys))
+            for key, value in keys.items():
+                s = of_section["properties"][key]
+                self.assertEqual(s["default"], value, key)
+                self.assertTrue(s["description"], key)
+                if "enum" in s:
+                    self.assertIn(value, s["enum"], key)
+                    continue
+                self.assertIs(type(value), self.TYPES[s["type"]], key)
+                if s["type"] == "integer":
+                    self.assertTrue(s["minimum"] <= value <= s["maximum"], key)
+        vm = schema["properties"]["vm"]["properties"]["memory_mb"]
+        self.assertEqual((vm["minimum"], vm["maximum"]), (96, 4096))
 
 
 class Clients(Base):

@@ -27,13 +27,25 @@ static int print_default(void)
 	return EXIT_CODE_OK;
 }
 
+static int print_schema(void)
+{
+	_cleanup_free_ char *text = config_schema();
+
+	if (!text)
+		return cli_fail(EXIT_CODE_FAILED, "out of memory");
+	puts(text);
+	return EXIT_CODE_OK;
+}
+
 int cli_config(const struct cli_args *args)
 {
 	if (!strcmp(args->words[0], "check") && args->n_words == 2)
 		return check(args->words[1]);
 	if (!strcmp(args->words[0], "default") && args->n_words == 1)
 		return print_default();
+	if (!strcmp(args->words[0], "schema") && args->n_words == 1)
+		return print_schema();
 	return cli_fail(EXIT_CODE_USAGE,
-			"torvm config: allowed are \"check FILE\" and "
-			"\"default\"");
+			"torvm config: allowed are \"check FILE\", \"default\" "
+			"and \"schema\"");
 }

@@ -190,13 +190,14 @@ const struct cli_command cli_commands[] = {
 	  "  3  TorVM is down: that probes get out is as it should be\n"
 	  "  6  root is needed\n",
 	  "  torvm selftest\n" },
-	{ "config", "check FILE | default",
-	  "check a configuration, or print the default one", 0, 1, 2,
+	{ "config", "check FILE | default | schema",
+	  "check a configuration, print the default one or its schema", 0, 1, 2,
 	  cli_config,
 	  "check FILE says whether FILE would be accepted; if not, it names the\n"
 	  "key and what is allowed there. default prints a configuration with "
 	  "every\n"
-	  "key at its default. torvm.json(5) explains the keys.\n",
+	  "key at its default. schema prints the JSON Schema, for editors.\n"
+	  "torvm.json(5) explains the keys.\n",
 	  "  0  good\n"
 	  "  4  the configuration was refused\n",
 	  "  torvm config default > torvm.json\n"

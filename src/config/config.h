@@ -168,6 +168,14 @@ int config_check_files(const struct config *cfg, const char *name,
  */
 char *config_render(const struct config *cfg, bool secrets);
 
+/**
+ * config_schema() - The JSON Schema (draft 2020-12) of a configuration
+ *
+ * What it refuses is refused; it cannot say all that config_parse() checks.
+ * Return: text owned by the caller (free()), or NULL when out of memory
+ */
+char *config_schema(void);
+
 /* Key list with type, range, default and doc, as mdoc(7) or as Markdown. */
 enum config_doc_format { CONFIG_DOC_MAN, CONFIG_DOC_MARKDOWN };
 void config_print_doc(FILE *out, enum config_doc_format format);
