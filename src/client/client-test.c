@@ -17,13 +17,13 @@
 
 #include "client/client.h"
 
-#define STATUS(state, percent)                                                                                                                \
-	"{\"state\":\"" state "\",\"since\":\"2026-01-02T03:04:05Z\","                                                                        \
-	"\"blocked\":true,\"lockdown\":true,\"lan_access\":true,"                                                                             \
-	"\"bootstrap\":{\"percent\":" percent                                                                                                 \
-	",\"tag\":\"t\",\"summary\":\"s\"},\"accel\":\"tcg\","                                                                                \
-	"\"vm\":{\"pid\":42,\"uptime\":7},"                                                                                                   \
-	"\"tor\":{\"version\":\"0.4.9\",\"circuit_established\":false},"                                                                      \
+#define STATUS(state, percent)                                                                                                                                                              \
+	"{\"state\":\"" state "\",\"since\":\"2026-01-02T03:04:05Z\","                                                                                                                      \
+	"\"blocked\":true,\"lockdown\":true,\"lan_access\":true,"                                                                                                                           \
+	"\"bootstrap\":{\"percent\":" percent                                                                                                                                               \
+	",\"tag\":\"t\",\"summary\":\"s\"},\"accel\":\"tcg\","                                                                                                                              \
+	"\"vm\":{\"pid\":42,\"uptime\":7},"                                                                                                                                                 \
+	"\"tor\":{\"version\":\"0.4.9\",\"circuit_established\":false},"                                                                                                                    \
 	"\"entry\":\"obfs4\",\"tried\":[\"direct: timeout\"],\"alarms\":[\"bell\"],\"refused\":3,\"refused_by\":[{\"uid\":1000,\"packets\":2}],\"stages\":{\"Init\":1,\"SaveNetwork\":20}," \
 	"\"version\":\"0.1.0\"}"
 #define REPLY(state, percent, continues)       \
