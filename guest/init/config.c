@@ -417,10 +417,6 @@ int guest_config_parse(const char *text, size_t len, struct guest_config *ret,
 	r = check_addresses(&config, e);
 	if (r < 0)
 		return r;
-	if (config.n_names > 0 && config.n_resolvers == 0)
-		return error_set(e, -EINVAL,
-				 "opt/torvm/config: a name is given, but no "
-				 "resolver to look it up");
 	*ret = config;
 	return 0;
 }

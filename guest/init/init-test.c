@@ -471,7 +471,6 @@ static void test_config_uplink(void **state)
 		"peer=tcp 224.0.0.1 1\n",
 		"peer=tcp  192.0.2.1 1\n",
 		"peer=tcp a.example 1\n",
-		"name=tcp a.example 1\n", /* nobody to ask */
 		"resolver=127.0.0.53\n",
 		"resolver=192.0.2.1\nname=tcp a..example 1\n",
 		"resolver=192.0.2.1\nname=tcp a/b 1\n",

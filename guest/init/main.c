@@ -113,7 +113,8 @@ struct init {
 	pid_t transport;      /* 0: does not run */
 	int transport_output; /* -1: none */
 	struct line_reader transport_lines;
-	uint16_t transport_port; /* 0: has not said */
+	uint16_t transport_port;  /* 0: has not said */
+	char transport_said[160]; /* its last complaint */
 
 	struct names names;
 	pid_t resolver;      /* 0: does not run */
@@ -370,7 +371,11 @@ static void hear_transport(void *userdata, char *line, bool cut)
 		else if (in->tor <= 0 && !in->stopping)
 			start_tor(in);
 		break;
-	case PT_KIND_ERROR: say_transport(in, said.text); break;
+	case PT_KIND_ERROR:
+		snprintf(in->transport_said, sizeof(in->transport_said), ": %s",
+			 said.text);
+		say_transport(in, said.text);
+		break;
 	case PT_KIND_LOG:
 		agent_chatter(&in->agent, "transport", said.text);
 		break;
@@ -436,10 +441,10 @@ static void session_over(struct init *in, const char *what)
 		finish(in);
 	pause = exits_add(&in->exits, system_now_ms());
 	if (pause < 0)
-		fail(in,
-		     "%s ended %d times within %d s; its log says why. The VM "
-		     "powers off",
-		     what, EXITS_LIMIT, EXITS_WINDOW_MS / 1000);
+		fail(in, "%s ended %d times within %d s%s. The VM powers off",
+		     what, EXITS_LIMIT, EXITS_WINDOW_MS / 1000,
+		     in->transport_said[0] ? in->transport_said
+					   : "; its log says why");
 	in->tor_start_ms = system_now_ms() + pause;
 }
 

@@ -215,9 +215,10 @@ static void list_resolvers(const struct names *names, char *ret, size_t size)
 
 static void report_failures(struct names *names)
 {
-	char resolvers[64];
+	char resolvers[64] = "which has none in /etc/resolv.conf";
 
-	list_resolvers(names, resolvers, sizeof(resolvers));
+	if (names->n_resolvers > 0)
+		list_resolvers(names, resolvers, sizeof(resolvers));
 	for (size_t i = 0; i < names->n; i++) {
 		const struct name *name = &names->v[i];
 
@@ -245,8 +246,9 @@ static bool resolvers_changed(struct names *names)
 	struct in_addr now[RESOLVERS_MAX];
 	int n = resolvers_find(names->engine->cfg->network.vm_ip, now, NULL);
 
-	if (n < 0 || ((size_t)n == names->n_resolvers &&
-		      !memcmp(now, names->resolvers, (size_t)n * sizeof(*now))))
+	if (n <= 0 ||
+	    ((size_t)n == names->n_resolvers &&
+	     !memcmp(now, names->resolvers, (size_t)n * sizeof(*now))))
 		return false;
 	memcpy(names->resolvers, now, (size_t)n * sizeof(*now));
 	names->n_resolvers = (size_t)n;

@@ -95,12 +95,10 @@ int resolvers_find(struct in_addr own, struct in_addr *ret, struct error *e)
 
 	if (n == 0 && local)
 		n = read_from(RESOLVED_CONF, own, ret, &ignored);
-	if (n > 0)
+	if (n > 0 || !local)
 		return (int)n;
-	return error_set(e, -ENOENT, "%s",
-			 local ? "/etc/resolv.conf names a program of this "
-				 "computer, which the VM cannot ask, and not "
-				 "whom that program asks"
-			       : "/etc/resolv.conf names no resolver with an "
-				 "IPv4 address");
+	return error_set(e, -ENOENT,
+			 "/etc/resolv.conf names a program of this computer, "
+			 "which the VM cannot ask, and not whom that program "
+			 "asks");
 }

@@ -26,7 +26,7 @@ size_t resolvers_parse(const char *text, size_t len, struct in_addr own,
  * resolvers_find() - Read them from this computer's configuration
  *
  * /etc/resolv.conf, or what systemd-resolved says it asks where that names
- * systemd-resolved. Return: how many are in @ret, or -ENOENT with a sentence:
- * none that the VM could ask.
+ * systemd-resolved. Return: how many are in @ret, 0 if there is none, as before
+ * a network is there; -ENOENT with a sentence: only a program of this computer.
  */
 int resolvers_find(struct in_addr own, struct in_addr *ret, struct error *e);
