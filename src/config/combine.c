@@ -280,6 +280,24 @@ static int check_tor(const struct config *cfg, const struct config_context *ctx)
 	return check_testing(cfg, ctx);
 }
 
+/* The kernel unpacks Tor's and the transports' archives (38 MB) into half of
+ * it; with 128 it ran out of space, with 160 a third was left. */
+#define TRANSPORT_MEMORY_MB 160
+
+static int check_memory(const struct config *cfg,
+			const struct config_context *ctx)
+{
+	if (cfg->vm.memory_mb >= TRANSPORT_MEMORY_MB ||
+	    !((cfg->bridge.use_bridges &&
+	       cfg->bridge.transport != CONFIG_TRANSPORT_NONE) ||
+	      cfg->bridge.automatic))
+		return 0;
+	return config_refuse(ctx, "vm.memory_mb",
+			     "160 or more with a pluggable transport",
+			     "is %u, too little for a pluggable transport",
+			     cfg->vm.memory_mb);
+}
+
 /* Whom it all comes down to: too many, or nobody that the VM can reach. */
 static int check_uplink(const struct config *cfg,
 			const struct config_context *ctx)
@@ -309,6 +327,8 @@ int config_check_combinations(const struct config *cfg,
 		r = check_tor(cfg, ctx);
 	if (r == 0)
 		r = check_uplink(cfg, ctx);
+	if (r == 0)
+		r = check_memory(cfg, ctx);
 	if (r < 0)
 		return r;
 	if (cfg->failsafe.restart_min_delay_s >

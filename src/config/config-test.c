@@ -119,7 +119,7 @@ static void each_default_fits_its_own_row(void **state)
 static void every_key_can_be_set(void **state)
 {
 	_cleanup_(config_freep) struct config *cfg = parsed(
-		"{'vm': {'memory_mb': 96, 'cpus': 16, 'accel': 'tcg',"
+		"{'vm': {'memory_mb': 128, 'cpus': 16, 'accel': 'tcg',"
 		" 'qemu_path': '/usr/bin/q', 'image_dir': '/i',"
 		" 'state_disk': '/s/d.img'},"
 		"'network': {'tap_name': 'tun.a-b_1', 'host_ip': '192.168.7.5',"
@@ -139,7 +139,7 @@ static void every_key_can_be_set(void **state)
 		" 'heartbeat_timeout_s': 5},"
 		"'log': {'level': 'debug', 'file': '/var/log/t.log'}}");
 
-	assert_int_equal(cfg->vm.memory_mb, 96);
+	assert_int_equal(cfg->vm.memory_mb, 128);
 	assert_int_equal(cfg->vm.accel, CONFIG_ACCEL_TCG);
 	assert_string_equal(cfg->vm.state_disk, "/s/d.img");
 	assert_string_equal(cfg->network.tap_name, "tun.a-b_1");
@@ -166,12 +166,16 @@ static void numbers_out_of_range_are_refused(void **state)
 		snprintf(text, sizeof(text), "{'vm': {'memory_mb': %s}}",
 			 bad[i]);
 		refuses(text, "key vm.memory_mb: |; allowed: |a whole number "
-			      "from 96 to 4096");
+			      "from 128 to 4096");
 	}
 	refuses("{'vm': {'memory_mb': 99999999999999999999}}",
 		"key vm.memory_mb: |too large");
-	accepts("{'vm': {'memory_mb': 96}}");
+	accepts("{'vm': {'memory_mb': 128}}");
 	accepts("{'vm': {'memory_mb': 4096}}");
+	refuses("{'vm': {'memory_mb': 159}, 'bridge': {'use_bridges': true,"
+		" 'transport': 'meek', 'bridges': ['meek_lite 192.0.2.1:80 " FP
+		" url=https://meek.example/']}}",
+		"key vm.memory_mb: |159|allowed: |160");
 }
 
 static void types_are_strict(void **state)

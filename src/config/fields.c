@@ -177,10 +177,11 @@ const struct config_field config_fields[] = {
 	{
 		AT(vm, memory_mb),
 		.type = CONFIG_TYPE_UINT,
-		.min = 96,
+		.min = 128,
 		.max = 4096,
 		.def = "160",
-		.doc = "Memory of the virtual machine, in MiB.",
+		.doc = "Memory of the virtual machine, in MiB. A pluggable "
+		       "transport needs 160.",
 	},
 	{
 		AT(vm, cpus),
@@ -342,7 +343,8 @@ const struct config_field config_fields[] = {
 		.value_from_name = proxy_from_name,
 		.def = "none",
 		.doc = "Proxy through which Tor reaches the Internet. http and "
-		       "https both mean an HTTP proxy with CONNECT.",
+		       "https both mean an HTTP proxy with CONNECT, which is "
+		       "itself spoken to without TLS.",
 	},
 	{
 		AT(proxy, address),
