@@ -253,7 +253,7 @@ class Schema(Base):
                 if s["type"] == "integer":
                     self.assertTrue(s["minimum"] <= value <= s["maximum"], key)
         vm = schema["properties"]["vm"]["properties"]["memory_mb"]
-        self.assertEqual((vm["minimum"], vm["maximum"]), (96, 4096))
+        self.assertEqual((vm["minimum"], vm["maximum"]), (128, 4096))
 
 
 class Clients(Base):
