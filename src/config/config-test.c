@@ -339,6 +339,8 @@ static void paths_are_absolute(void **state)
 		"key vm.qemu_path: |relative|allowed: an absolute path without "
 		"symbolic links");
 	refuses("{'vm': {'image_dir': './x'}}", "key vm.image_dir: |relative");
+	refuses("{'bridge': {'ca_file': 'x.pem'}}",
+		"key bridge.ca_file: |relative");
 	refuses("{'vm': {'image_dir': '/a/../b'}}", "\"..\"");
 	refuses("{'vm': {'image_dir': '/a/./b'}}", "\"..\"");
 	refuses("{'vm': {'state_disk': '/a,readonly=on'}}", "comma");

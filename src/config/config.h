@@ -72,6 +72,7 @@ struct config {
 		size_t n_bridges;
 		char **addresses; /* "NAME=ADDRESS": not looked up */
 		size_t n_addresses;
+		char *ca_file; /* or "" */
 	} bridge;
 	struct {
 		enum config_proxy type;

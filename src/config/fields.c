@@ -337,6 +337,18 @@ const struct config_field config_fields[] = {
 		       "resolvers.",
 	},
 	{
+		AT(bridge, ca_file),
+		.type = CONFIG_TYPE_STRING,
+		.max = PATH_MAX_BYTES,
+		.check = config_check_path,
+		.def = "",
+		.allowed = ALLOWED_PATH,
+		.doc = "PEM file of certificate authorities that meek, "
+		       "snowflake and webtunnel trust besides the public ones: "
+		       "for networks whose proxy looks into TLS. Everybody "
+		       "must be able to read it.",
+	},
+	{
 		AT(proxy, type),
 		.type = CONFIG_TYPE_ENUM,
 		.value_name = proxy_value,

@@ -33,6 +33,7 @@
 #include "daemon/fds.h"
 #include "tor/torrc.h"
 #include "vm/args.h"
+#include "vm/authorities.h"
 #include "vm/fds.h"
 #include "vm/guestconfig.h"
 #include "vm/qemu.h"
@@ -395,7 +396,12 @@ static int open_image(struct vm_supervisor *vm, struct error *e)
 					 dir, strerror(errno));
 		ret = image_open(fd, dir, transports, &vm->image, e);
 	}
+	if (ret == 0 && transports && *engine->cfg->bridge.ca_file)
+		ret = authorities_archive(engine->cfg->bridge.ca_file,
+					  &vm->image.authorities, e);
 	vm->image_opened = ret == 0;
+	if (ret < 0)
+		image_deinit(&vm->image);
 	return ret;
 }
 

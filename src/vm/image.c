@@ -41,6 +41,7 @@ void image_deinit(struct image *image)
 {
 	for (size_t i = 0; i < IMAGE_FILE_COUNT; i++)
 		closep(&image->fd[i]);
+	buffer_deinit(&image->authorities);
 	*image = IMAGE_NULL(image);
 }
 
@@ -253,6 +254,22 @@ static int append(int to, const struct image *image, enum image_file which)
 	return 0;
 }
 
+/* An archive that is not compressed begins at a multiple of 4 bytes. */
+static int append_authorities(int to, const struct image *image)
+{
+	static const char zeros[4] = { 0 };
+	size_t len = 0;
+	const char *data = buffer_peek(&image->authorities, &len);
+	uint64_t at = image->size[IMAGE_FILE_INITRD] +
+		      image->size[IMAGE_FILE_TRANSPORTS];
+
+	/* In memory: it is written as a whole or not at all. */
+	if (data && (write(to, zeros, (4 - at % 4) % 4) < 0 ||
+		     write(to, data, len) < 0))
+		return -errno;
+	return 0;
+}
+
 int image_initrd(const struct image *image, bool transports, struct error *e)
 {
 	_cleanup_close_ int fd = -1;
@@ -268,14 +285,18 @@ int image_initrd(const struct image *image, bool transports, struct error *e)
 			      : steal_fd(&fd);
 	}
 	fd = memfd_create("torvm-initrd", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	r = fd < 0 ? -errno : append(fd, image, IMAGE_FILE_INITRD);
+	if (fd < 0)
+		return error_set(e, -errno, "no memory for the VM's image: %s",
+				 strerror(errno));
+	r = append(fd, image, IMAGE_FILE_INITRD);
 	if (r == 0)
 		r = append(fd, image, IMAGE_FILE_TRANSPORTS);
-	if (fd >= 0 && r == 0 &&
-	    (lseek(fd, 0, SEEK_SET) < 0 ||
-	     fcntl(fd, F_ADD_SEALS,
-		   F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) <
-		     0))
+	if (r == 0)
+		r = append_authorities(fd, image);
+	if (r == 0 && (lseek(fd, 0, SEEK_SET) < 0 ||
+		       fcntl(fd, F_ADD_SEALS,
+			     F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW |
+				     F_SEAL_WRITE) < 0))
 		r = -errno;
 	return r < 0 ? error_set(e, r,
 				 "the images of the VM and the transports "

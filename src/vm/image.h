@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "proto/buffer.h"
 #include "vm/args.h"
 
 enum image_file {
@@ -24,6 +25,7 @@ struct image {
 	int fd[IMAGE_FILE_COUNT];        /* read-only, close-on-exec */
 	uint64_t size[IMAGE_FILE_COUNT]; /* bytes */
 	enum vm_arch arch;
+	struct buffer authorities; /* one more archive; empty: none */
 };
 
 #define IMAGE_NULL(i) ((struct image){ .fd = { -1, -1, -1, -1 } })
@@ -51,7 +53,8 @@ int image_open(int dirfd, const char *dir, bool transports, struct image *ret,
  * @transports:	Whether with the pluggable transports; they were opened
  *
  * With the pluggable transports, which the kernel unpacks over the first
- * archive, a sealed memory file of both, as QEMU takes one file only.
+ * archive, and image.authorities over them, a sealed memory file of all, as
+ * QEMU takes one file only.
  *
  * Return: a descriptor that the caller closes, or a negative errno
  */

@@ -596,7 +596,8 @@ class Lab:
 
 
 class PeerSite:
-    """What peers are started with, see peers.Peer."""
+    """What peers are started with: root is the folder of their programs
+    (packages.py), files that of certificates (pki.py)."""
 
     def __init__(self, lab, root, files, state):
         self.lab = lab

@@ -43,8 +43,7 @@ def password(name):
 class Peer:
     """What is the same for all: folder, programs, waiting.
 
-    machine: Namespace; spawn(name, argv) starts a daemon of the lab's and returns
-    its PID; files: PKI folder; root: folder of the programs.
+    machine: Namespace; site: labapi.PeerSite.
     """
 
     def __init__(self, name, machine, site):
