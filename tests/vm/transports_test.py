@@ -20,7 +20,14 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from cases import Cases  # noqa: E402
-from product import Lab, Product, expect, leak_filter, wait_for  # noqa: E402
+from product import (  # noqa: E402
+    Lab,
+    Product,
+    expect,
+    leak_filter,
+    same_network,
+    wait_for,
+)
 
 cases = Cases()
 # A start with a transport, on a machine that is busy with other tests.
@@ -185,6 +192,80 @@ def obfs4_by_socks5_while_all_else_is_dropped(t):
         t.secrets_are_kept()
 
 
+# What a bridge line's names mean, if they are not to be looked up.
+TUNNEL = "tunnel.lab.test=203.0.113.43"
+FRONT = "front.lab.test=203.0.113.44"
+BROKER = "broker.lab.test=203.0.113.45"
+STUN = "stun.lab.test=203.0.113.51"
+
+
+def certified(t, **more):
+    """Section "bridge": the lab's authority is trusted."""
+    ca = os.path.join(t.directory, "ca.pem")
+    shutil.copyfile(t.lab.ca_path(), ca)
+    os.chmod(ca, 0o644)
+    return {"bridge": {"ca_file": ca, **more}}
+
+
+@cases.case
+def a_bad_file_of_authorities_is_named(t):
+    t.use("meek", bridge={"ca_file": "/nonexistent/ca.pem", "addresses": [FRONT]})
+    before = t.snapshot()
+    process = t.headless()
+    output, _ = process.communicate(timeout=60)
+    expect(process.returncode == 5, "exit %d: %s" % (process.returncode, output))
+    expect("bridge.ca_file" in output and "/nonexistent" in output, output)
+    same_network(before, t.snapshot())
+
+
+@cases.case
+def meek_by_its_front_while_names_are_lies(t):
+    t.use("meek", **certified(t, addresses=[FRONT]))
+    t.lab.censor("false-dns")
+    with t.judged():
+        t.works()
+        t.secrets_are_kept()
+
+
+@cases.case
+def webtunnel_looks_up_its_name_alone(t):
+    t.use("webtunnel", **certified(t))
+    resolver = t.lab.addresses["router"]["ipv4"]
+    before = len(t.lab.dns_queries())
+    with t.judged("port 53 and dst host " + resolver):
+        t.works()
+        t.secrets_are_kept()
+    asked = {line.split(" query[")[1].split()[1] for line in t.lab.dns_queries()[before:]}
+    expect(asked == {"tunnel.lab.test"}, "asked for: %s" % asked)
+    expect("tunnel.lab.test" in t.torvm("status").out, "the status hides the name")
+
+
+@cases.case
+def webtunnel_by_a_proxy(t):
+    """The proxy is told the name: nobody looks it up here."""
+    t.use("webtunnel", "tinyproxy", **certified(t))
+    with t.judged():
+        t.works()
+        t.secrets_are_kept()
+
+
+@cases.case
+def snowflake_goes_as_far_as_its_peer(t):
+    t.use("snowflake", **certified(t, addresses=[BROKER, STUN]))
+    with t.judged("udp and dst host 203.0.113.51"):
+        wanted = {"stun", "offer", "proxy"}
+        wait_for(
+            "rendezvous and STUN",
+            lambda: wanted <= {event["what"] for event in t.lab.snowflake_events()},
+            RUNNING_S,
+            0.5,
+        )
+        offer = next(e for e in t.lab.snowflake_events() if e["what"] == "offer")
+        expect(offer["host"] == "broker.lab.test", "broker: %s" % offer)
+        t.secrets_are_kept()
+    t.down()
+
+
 # --- proxies ----------------------------------------------------------------------
 
 
@@ -195,6 +276,40 @@ def tor_by_a_proxy_on_the_lan(t):
         t.works()
         t.secrets_are_kept()
         t.loses_its_peer(capture)
+
+
+def wrong_password(t, proxy, bridge=None):
+    t.use(
+        bridge,
+        proxy,
+        proxy={"password": "Falsch.7"},
+    )
+    with t.judged():
+        status = wait_for(
+            "a reason that names the password",
+            lambda: (s := t.status()) and "password" in (s["last_error"] or "") and s,
+            RUNNING_S,
+            0.5,
+        )
+        expect(status["state"] == "WaitBootstrap" and status["blocked"], str(status))
+        expect("proxy.password" in status["obstacle"]["next"], str(status))
+        expect("Falsch.7" not in t.log(), "the password is in the log")
+    t.down()
+
+
+@cases.case
+def wrong_password_is_named_after_407(t):
+    wrong_password(t, "squid")
+
+
+@cases.case
+def wrong_password_is_named_after_401(t):
+    wrong_password(t, "tinyproxy")
+
+
+@cases.case
+def wrong_password_is_named_by_socks5(t):
+    wrong_password(t, "microsocks", "obfs4")
 
 
 def main():
