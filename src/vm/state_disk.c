@@ -1,7 +1,9 @@
 /*
  * Theory of operation: a new disk is written under another name, synced, then
- * renamed into place, so a crash never leaves half a disk. The copy keeps
- * holes: 64 MiB of file system take a few MiB on the host.
+ * renamed into place, so a crash never leaves half a disk. Holes of the
+ * pristine one are not read, but their space is taken at once, also that of a
+ * disk which an earlier version left with holes: a host whose disk is full is
+ * then told at a start, instead of QEMU pausing the VM at some later write.
  *
  * The lock is an open-file-description lock on the first byte. It goes to QEMU
  * with the fd and lasts until the last holder closes it; QEMU's own locks use
@@ -29,10 +31,15 @@ static int fail(const struct disk *d, const char *name, struct error *e)
 {
 	int code = -errno;
 
+	if (code == -ENOSPC)
+		return error_set(e, code,
+				 "the VM's state disk cannot be used: %s/%s: "
+				 "%s; it needs %lld MiB there",
+				 d->dir, name, strerror(-code),
+				 (long long)(d->size >> 20));
 	return error_set(e, code,
-			 "the VM's state disk cannot be used: %s/%s: %s%s",
-			 d->dir, name, strerror(-code),
-			 code == -ENOSPC ? "; free some space there" : "");
+			 "the VM's state disk cannot be used: %s/%s: %s",
+			 d->dir, name, strerror(-code));
 }
 
 static int derived_name(const struct disk *d, const char *suffix, char *ret,
@@ -61,7 +68,7 @@ static int copy_range(int from, int to, off_t at, off_t end)
 			return -1;
 		if (n == 0)
 			break;
-		/* An installed image may have lost its holes. */
+		/* It reads as zeros already. */
 		if (is_zero(chunk, (size_t)n))
 			continue;
 		for (ssize_t i = 0; i < n; i += done) {
@@ -73,11 +80,18 @@ static int copy_range(int from, int to, off_t at, off_t end)
 	return 0;
 }
 
-static int copy_sparse(int from, int to, off_t size)
+/* Takes the space of the whole disk; what is in it stays. Not every file system
+ * can. */
+static int reserve(int fd, off_t size)
+{
+	return fallocate(fd, 0, 0, size) < 0 && errno != EOPNOTSUPP ? -1 : 0;
+}
+
+static int copy_data(int from, int to, off_t size)
 {
 	off_t data = 0, hole;
 
-	if (ftruncate(to, size) < 0)
+	if (ftruncate(to, size) < 0 || reserve(to, size) < 0)
 		return -1;
 	for (; data < size; data = hole) {
 		data = lseek(from, data, SEEK_DATA);
@@ -106,7 +120,7 @@ static int make(const struct disk *d, struct error *e)
 		    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return fail(d, name, e);
-	if (copy_sparse(d->pristine, fd, d->size) < 0 || fsync(fd) < 0 ||
+	if (copy_data(d->pristine, fd, d->size) < 0 || fsync(fd) < 0 ||
 	    renameat(d->dirfd, name, d->dirfd, d->name) < 0) {
 		r = fail(d, name, e);
 		unlinkat(d->dirfd, name, 0);
@@ -165,6 +179,8 @@ static int open_and_lock(const struct disk *d, struct error *e)
 		return r;
 	if (st.st_size != d->size)
 		return error_set(e, -EUCLEAN, "%s/%s: size", d->dir, d->name);
+	if (reserve(fd, st.st_size) < 0)
+		return fail(d, d->name, e);
 	return steal_fd(&fd);
 }
 

@@ -25,7 +25,7 @@
  * A disk of a wrong size is kept as NAME.bad and replaced.
  *
  * Return: 0; -EBUSY: another process holds it; -ENOSPC, -EACCES, ... with a
- * sentence. Blocks for the copy (sparse: a few MB).
+ * sentence. Blocks for the copy (a few MiB of data).
  */
 int state_disk_open(int dirfd, const char *dir, const char *name, int pristine,
 		    int *ret_fd, bool *ret_made, struct error *e);

@@ -877,6 +877,40 @@ def the_lan_is_open_if_wanted(t):
 
 
 @cases.case
+def full_disk_is_named_and_survived(t):
+    t.ensure_down()
+    shutil.rmtree(t.state, ignore_errors=True)
+    os.makedirs(t.state)
+    engine = t.run("id", "-u", "torvm").out.strip() or "61100"
+    options = "size=32m,mode=700,uid=%s" % engine
+    mounted = t.run("mount", "-t", "tmpfs", "-o", options, "none", t.state)
+    expect(mounted.code == 0, str(mounted))
+    try:
+        refused_start(t, 5, ["state.img", "No space left", "64 MiB"])
+        t.run("mount", "-o", "remount,size=80m", t.state)
+        before = t.snapshot()
+        t.up()
+        # Not a byte more; what the VM writes has its place.
+        t.run("dd", "if=/dev/zero", "of=%s/filler" % t.state, "bs=4096")
+        full = t.run("dd", "if=/dev/zero", "of=%s/more" % t.state, "bs=4096", "count=1")
+        expect("No space" in full.err, str(full))
+        t.page_through_tor()
+        old = t.status()["vm"]["pid"]
+        t.kill(old)
+        wait_for("another VM", lambda: t.status()["vm"]["pid"] not in (None, old), 60)
+        t.wait_state("Running")
+        t.page_through_tor()
+        t.down()
+        same_network(before, t.snapshot())
+        t.run("mount", "-o", "remount,ro", t.state)
+        refused_start(t, 5, ["state", "Read-only"])
+    finally:
+        t.ensure_down()
+        t.run("umount", t.state)
+        shutil.rmtree(t.state, ignore_errors=True)
+
+
+@cases.case
 def unreachable_network_is_named_and_survived(t):
     t.ensure_down()
     shutil.rmtree(t.state, ignore_errors=True)
