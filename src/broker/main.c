@@ -393,6 +393,8 @@ static int open_engine(struct setup *s, const struct options *o,
 		argv[n++] = (char *)"--confirm";
 		argv[n++] = (char *)o->confirm;
 	}
+	argv[n++] = (char *)"--release";
+	argv[n++] = (char *)TORVM_VERSION;
 	argv[n++] = (char *)"--runtime-dir";
 	argv[n++] = s->runtime_path;
 	argv[n++] = (char *)"--state-dir";

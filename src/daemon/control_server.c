@@ -9,7 +9,8 @@
  *
  *	CLIENTS_MAX connections, of those CLIENTS_PER_UID_MAX of a user other
  *	than root and STRANGERS_MAX of users without permission. When all are
- *	taken, the one that was idle for the longest makes room;
+ *	taken, the one that was idle for the longest makes room, or else the one
+ *	that has not read for the longest what it was sent;
  *	CALL_MAX bytes of one call, BACKLOG_MAX bytes of calls that wait;
  *	one reply of at most REPLY_MAX bytes.
  *
@@ -430,12 +431,14 @@ static int identify(struct client *c, gid_t group)
 /* Whether there is room for a client that has just been counted in. */
 static bool make_room(struct control_server *s, struct client *newcomer)
 {
-	struct client *idle = NULL;
+	struct client *idle = NULL, *slow = NULL;
 	size_t same_uid = 0, strangers = 0;
 
 	for (struct client *c = s->first; c; c = c->next) {
 		same_uid += c->uid == newcomer->uid;
 		strangers += !c->permitted;
+		if (c->writing && (!slow || c->active_ms < slow->active_ms))
+			slow = c;
 		if (c != newcomer && !c->writing &&
 		    c->question == NO_QUESTION &&
 		    c->stream == STREAM_KIND_NONE &&
@@ -447,6 +450,8 @@ static bool make_room(struct control_server *s, struct client *newcomer)
 		return false;
 	if (s->n_clients <= CLIENTS_MAX)
 		return true;
+	if (!idle)
+		idle = slow;
 	if (!idle)
 		return false;
 	client_close(idle);

@@ -2,11 +2,13 @@
  * What the engine (torvmd) starts with. Its argument vector is the broker's
  * own options, checked there:
  *
- *   torvmd [--config NAME] [--accel auto|kvm|tcg] [--verbose]
+ *   torvmd --release VERSION [--config NAME] [--accel auto|kvm|tcg] [--verbose]
  *          [--confirm SECONDS] [--resume] --runtime-dir DIR --state-dir DIR
  *          --image-dir DIR
  *
  * --config names fd ENGINE_FD_CONFIG for messages; without it there is none.
+ * --release is the broker's: of two versions mixed by a half-done installation,
+ * the engine is the one that refuses.
  * --resume: an engine died; the broker still holds the block.
  *
  * The directories come as open fds too, because the engine's user may not be

@@ -41,6 +41,7 @@ static int parse_seconds(const char *text, uint32_t *ret)
 static int parse_options(int argc, char **argv, struct options *opt)
 {
 	static const struct option known[] = {
+		{ "release", required_argument, NULL, 'V' },
 		{ "config", required_argument, NULL, 'c' },
 		{ "accel", required_argument, NULL, 'a' },
 		{ "verbose", no_argument, NULL, 'v' },
@@ -52,11 +53,13 @@ static int parse_options(int argc, char **argv, struct options *opt)
 		{ "image-dir-fixed", no_argument, NULL, 'F' },
 		{ 0 },
 	};
+	const char *release = "";
 	int c;
 
 	*opt = (struct options){ .accel = -1 };
 	while ((c = getopt_long(argc, argv, "", known, NULL)) != -1) {
 		switch (c) {
+		case 'V': release = optarg; break;
 		case 'c': opt->config_name = optarg; break;
 		case 'a':
 			opt->accel = config_accel_from_name(optarg);
@@ -82,6 +85,14 @@ static int parse_options(int argc, char **argv, struct options *opt)
 	}
 	if (optind != argc)
 		return usage("unexpected argument ", argv[optind]);
+	if (strcmp(release, TORVM_VERSION) != 0) {
+		fprintf(stderr,
+			"torvm: error: torvmd is of version " TORVM_VERSION
+			", torvm-broker of version %s: TorVM is installed in "
+			"part. Nothing was changed; install it again.\n",
+			*release ? release : "unknown");
+		return EXIT_CODE_PRECHECK;
+	}
 	if (!opt->runtime_dir || !opt->state_dir || !opt->image_dir)
 		return usage("--runtime-dir, --state-dir and --image-dir are "
 			     "needed",

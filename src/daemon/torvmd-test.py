@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -22,6 +23,9 @@ import unittest
 
 TORVMD = os.path.abspath(sys.argv.pop(1))
 TEST_ENGINE = os.path.abspath(sys.argv.pop(1))  # src/daemon/test-engine.c
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+with open(os.path.join(TOP, "meson.build"), encoding="utf-8") as file:
+    VERSION = re.search(r"^  version: '(.+)',$", file.read(), re.M).group(1)
 DEADLINE_S = 20
 MAGIC = 0x74766D31
 REPLY, EVENT_VM_EXITED, EVENT_STOP, EVENT_TAP_LOST = 64, 96, 97, 98
@@ -168,7 +172,7 @@ class Engine:
         actions = [(os.POSIX_SPAWN_DUP2, fd, 3 + i)
                    for i, fd in enumerate(high)]
         actions.append((os.POSIX_SPAWN_DUP2, self.stderr.fileno(), 2))
-        argv = [self.program, "--config", "torvm.json", "--accel", "tcg",
+        argv = [self.program, "--release", VERSION, "--config", "torvm.json", "--accel", "tcg",
                 "--runtime-dir", self.dir, "--state-dir", f"{self.dir}/state",
                 "--image-dir", f"{self.dir}/image", "--image-dir-fixed",
                 "--verbose", *args]
@@ -409,6 +413,12 @@ class TorvmdTest(unittest.TestCase):
         e.expect("STATUS")
         self.assertEqual(e.wait(), 5)
         self.assertIn("damaged", e.log())
+
+    def test_another_versions_broker_is_refused(self):
+        e = self.engine("--release", "0.0.0")
+        self.assertEqual(e.wait(), 5)
+        for word in ("torvm-broker of version 0.0.0", VERSION, "Nothing was changed"):
+            self.assertIn(word, e.log())
 
     def test_bad_configuration_is_refused(self):
         e = self.engine(config={"vm": {"colour": "red"}})
