@@ -4,16 +4,22 @@ A fault is a class with
     ends        after it the controller is gone: the block has to stay, and status
                 has to name the command that leads out
     restarts    the VM has to be another one afterwards
+    keeps       the VM has to be the same one afterwards
+    says        what the log has to say of it
     stopping    can be made while TorVM stops, too
+    needs       transitions at which there is something to break (life.py)
+    walks       False: too slow for a walk
     inject(w)   make it; may return after having waited
     heal(w)     take its cause away (nothing, for most)
-w is the Walk: w.t (the Product), w.stage, w.rng. A fault that opens a window which
-docs/SECURITY.md does not promise to close measures it, and calls w.window(since):
-what got out so far is counted apart and no failure.
+w is the Walk or the Life: w.t (the Product), w.stage, w.rng, w.moment, w.held (the
+engine stands still at a transition and answers nothing). A fault that opens a
+window which docs/SECURITY.md does not promise to close measures it, and calls
+w.window(since): what got out so far is counted apart and no failure.
 """
 
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -25,6 +31,15 @@ import topology as topo
 
 FAULTS = {}
 
+# Where the lifecycle can be held: as it enters the state, before any effect.
+TRANSITIONS = [
+    *("CheckPrivileges", "SaveNetwork", "CreateTAP", "LaunchVM", "WaitTAP"),
+    *("ConfigureTAP", "FlushDNS", "WaitBootstrap", "Running", "Blocked"),
+    *("Shutdown", "RestoreNetwork", "Cleanup"),
+]
+STARTED = TRANSITIONS[4:9] + ["Shutdown"]  # there is a VM
+WITH_TAP = TRANSITIONS[3:12]
+
 
 def fault(c):
     FAULTS[c.name] = c
@@ -34,7 +49,11 @@ def fault(c):
 class Fault:
     ends = False
     restarts = False
+    keeps = False
+    says = ""
     stopping = False
+    needs = TRANSITIONS
+    walks = True
 
     def inject(self, w):
         raise NotImplementedError
@@ -50,6 +69,7 @@ class Fault:
 class KillQemu(Fault):
     name = "kill -9 QEMU"
     restarts = True
+    needs = STARTED
 
     def inject(self, w):
         w.t.kill(w.qemu())
@@ -59,6 +79,7 @@ class KillQemu(Fault):
 class StopQemu(Fault):
     name = "SIGSTOP QEMU"
     restarts = True
+    needs = STARTED
 
     def inject(self, w):
         w.t.kill(w.qemu(), signal.SIGSTOP)
@@ -67,6 +88,7 @@ class StopQemu(Fault):
 @fault
 class KillEngine(Fault):
     name = "kill -9 engine"
+    keeps = True
     stopping = True
 
     def inject(self, w):
@@ -76,7 +98,69 @@ class KillEngine(Fault):
             return
         engine = w.t.pid("torvmd")
         w.t.kill(engine)
+        if w.held:
+            return
         wait_for("another engine", lambda: w.t.pids("torvmd") not in ([], [engine]), 30)
+
+
+@fault
+class EngineHangs(Fault):
+    """Nobody continues it: the broker has to notice."""
+
+    name = "engine hangs"
+    keeps = True
+    walks = False
+
+    def inject(self, w):
+        engine = w.t.pid("torvmd")
+        w.t.kill(engine, signal.SIGSTOP)
+        # Three silent periods of 10 s, and the one that is under way.
+        wait_for("the end of the engine", lambda: engine not in w.t.pids("torvmd"), 90)
+
+
+@fault
+class KillTor(Fault):
+    """Three times within a minute, by its own control port: no program of the
+    host reaches it while the engine does, so the engine is killed first, with the
+    broker standing still until we have its place. The new engine adopts the VM and
+    hears of Tor's ends by the agent."""
+
+    name = "guest's Tor ends thrice"
+    restarts = True
+    says = "Tor ended 3 times"
+    needs = TRANSITIONS[7:9]
+
+    def inject(self, w):
+        broker = min(w.t.pids("torvm-broker"))
+        old = w.t.qemu_pids()
+        w.t.kill(broker, signal.SIGSTOP)
+        try:
+            for pid in w.t.pids("torvmd"):
+                w.t.kill(pid)
+            wait_for("the engine's end", lambda: not w.t.alive("torvmd"), 20)
+            control = self.connect(w)
+        finally:
+            w.t.kill(broker, signal.SIGCONT)
+        with control:
+            end = time.monotonic() + 120
+            while time.monotonic() < end and w.t.qemu_pids() == old:
+                try:
+                    control.sendall(b"AUTHENTICATE\r\nSIGNAL HALT\r\n")
+                    while control.recv(4096):
+                        pass
+                    break
+                except socket.timeout:
+                    pass
+                except OSError:
+                    break
+        wait_for("the VM's end", lambda: w.t.qemu_pids() != old, 60)
+
+    @staticmethod
+    def connect(w):
+        control = socket.socket(socket.AF_UNIX)
+        control.settimeout(1)
+        control.connect(os.path.join(w.t.runtime, "vm", "torctl.sock"))
+        return control
 
 
 @fault
@@ -90,7 +174,7 @@ class KillBroker(Fault):
         for pid in sorted(w.t.pids("torvm-broker"))[:1]:
             w.t.kill(pid)
         for name in ("torvm-broker", "torvmd"):
-            wait_for("the end of " + name, lambda name=name: not w.t.pids(name), 30)
+            wait_for("the end of " + name, lambda name=name: not w.t.alive(name), 30)
 
 
 @fault
@@ -99,8 +183,28 @@ class KillAll(Fault):
     ends = True
 
     def inject(self, w):
-        w.qemu()
+        if not w.held:
+            w.qemu()
         w.t.kill_everything()
+
+
+@fault
+class Upgrade(Fault):
+    """Another version's files in the place of those that run."""
+
+    name = "programs replaced"
+    keeps = True
+
+    def inject(self, w):
+        folder = os.path.dirname(w.t.program)
+        for name in ("torvm", "torvm-broker", "torvmd"):
+            path = os.path.join(folder, name)
+            shutil.copy(path, path + ".new")
+            # As a package manager does it.
+            os.rename(path + ".new", path)
+        # Whoever starts an engine now must not mix versions.
+        for pid in w.t.pids("torvmd"):
+            w.t.kill(pid)
 
 
 # --- network ----------------------------------------------------------------------
@@ -110,6 +214,7 @@ class KillAll(Fault):
 class DeleteTap(Fault):
     name = "TAP deleted"
     stopping = True
+    needs = WITH_TAP
 
     def inject(self, w):
         w.stage.host("ip", "link", "del", "torvm0", check=w.moment != "stopping")
@@ -122,10 +227,13 @@ class FlushNft(Fault):
 
     def inject(self, w):
         begin = time.monotonic()
+        before = w.stage.host("nft", "list", "tables")
         left = w.stage.host(
             "sh", "-c", "nft flush ruleset; nft list tables", check=False
         )
-        if "inet torvm" in left or w.moment == "stopping":
+        if "inet torvm" in left or "inet torvm" not in before:
+            return
+        if w.moment == "stopping":
             return
         # No table owners in this kernel (before 6.9): a watch puts them back.
         wait_for("the block", lambda: "inet torvm" in w.stage.host(
@@ -180,6 +288,7 @@ class RoutesReplaced(Fault):
     """Another default gateway, and then none for a moment."""
 
     name = "default route replaced"
+    keeps = True
     stopping = True
 
     def inject(self, w):
@@ -196,12 +305,18 @@ class NewAddress(Fault):
     """As after a DHCP renewal with another address."""
 
     name = "address replaced"
+    keeps = True
 
     def inject(self, w):
         # In this order: with the first address the kernel deletes the second.
         w.ip("addr del %s/24 dev eth0" % topo.HOST4)
         w.ip("addr add %s.22/24 dev eth0" % topo.LAN4)
         w.ip("-4 route replace default via %s" % topo.ROUTER4)
+        if w.moment == "Running" and not w.held:
+            # Another network, for good: Tor has to come along.
+            begin = time.monotonic()
+            w.works()
+            w.note = "traffic again after %.1f s" % (time.monotonic() - begin)
 
     def heal(self, w):
         w.ip("addr del %s.22/24 dev eth0" % topo.LAN4)
@@ -212,6 +327,7 @@ class NewAddress(Fault):
 @fault
 class LinkDown(Fault):
     name = "uplink down and up"
+    keeps = True
     stopping = True
 
     def inject(self, w):
@@ -255,9 +371,10 @@ class SecondNic(Fault):
         w.ip("addr add 192.168.79.2/24 dev hot0")
         w.ip("link set hot0 up")
         begin = time.monotonic()
-        wait_for("the block on the new link",
-                 lambda: "hot0" in w.stage.host("nft", "list", "ruleset"), 2, 0.01)
-        w.window(begin)
+        if "netdev torvm" in w.stage.host("nft", "list", "tables"):
+            wait_for("the block on the new link",
+                     lambda: "hot0" in w.stage.host("nft", "list", "ruleset"), 5, 0.01)
+            w.window(begin)
         w.ip("route add default via 192.168.79.1 dev hot0 metric 5")
         answer = w.stage.strike("root", "hot0")
         expect(answer, "no probe was made by hot0")
@@ -292,6 +409,36 @@ class Redirect(Fault):
 
 
 @fault
+class RouterAdvertisement(Fault):
+    """A real one, with a prefix and itself as the default router."""
+
+    name = "IPv6 RA"
+    prefix = "2001:db8:666:"
+
+    def inject(self, w):
+        # A router (the stage is one) takes none otherwise.
+        w.stage.host("sysctl", "-q", "-w", "net.ipv6.conf.eth0.accept_ra=2")
+        option = struct.pack("!BBBBIII16s", 3, 4, 64, 0xC0, 600, 600, 0,
+                             socket.inet_pton(socket.AF_INET6, self.prefix + ":"))
+        packet = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 600, 0, 0) + option
+
+        def send():
+            with socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58) as s:
+                s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+                s.sendto(packet, ("ff02::1", 0, 0, socket.if_nametoindex("lan0")))
+
+        w.stage.lab.machine("router").call_net(send)
+        wait_for("an address by it", lambda: self.prefix in w.stage.host(
+            "ip", "-6", "addr", "show", "dev", "eth0"), 10)
+
+    def heal(self, w):
+        w.stage.host("sysctl", "-q", "-w", "net.ipv6.conf.eth0.accept_ra=0")
+        for what in ("-6 addr flush dev eth0 dynamic", "-6 route flush dev eth0 proto ra",
+                     "-6 route flush dev eth0 root %s:/64" % self.prefix):
+            w.stage.host("ip", *what.split(), check=False)
+
+
+@fault
 class Cut(Fault):
     name = "Internet gone"
 
@@ -308,10 +455,12 @@ class Cut(Fault):
 
 class StateDisk(Fault):
     restarts = True
+    needs = STARTED
 
     def inject(self, w):
         self.spoil(os.path.join(w.t.state, "state.img"))
-        w.t.kill(w.qemu())
+        for pid in w.t.qemu_pids() if w.held else [w.qemu()]:
+            w.t.kill(pid)
 
 
 @fault
@@ -353,7 +502,8 @@ class ConfigCorrupt(Fault):
             self.text = f.read()
         with open(w.t.config_path, "w", encoding="utf-8") as f:
             f.write(self.text[: len(self.text) // 2])
-        w.t.kill(w.t.pid("torvmd"))
+        for pid in w.t.pids("torvmd"):
+            w.t.kill(pid)
         time.sleep(2)
 
     def heal(self, w):
@@ -361,28 +511,93 @@ class ConfigCorrupt(Fault):
             f.write(self.text)
 
 
+class Clock(Fault):
+    """For the engine alone, which is the tests' own (src/daemon/test-engine.c):
+    nobody sets the machine's clock."""
+
+    realtime = boottime = 0
+    keeps = True
+
+    def inject(self, w):
+        w.t.order("test-clock", "%d %d" % (self.realtime, self.boottime))
+        # The engine looks with each heartbeat; then Tor has to bear it.
+        if w.moment == "Running" and not w.held:
+            wait_for("the engine to notice", lambda: self.says in w.t.log(), 60)
+        elif not w.held:
+            time.sleep(8)
+
+    def heal(self, w):
+        w.t.order("test-clock", "0 0")
+
+
+@fault
+class ClockForward(Clock):
+    name = "clock a day forward"
+    says = "clock was set forward by 86400 s"
+    realtime = 86400
+
+
+@fault
+class ClockBack(Clock):
+    name = "clock a day back"
+    says = "clock was set back by 86400 s"
+    realtime = -86400
+
+
+@fault
+class Sleep(Clock):
+    """Longer than connections live; the VM stood still, too."""
+
+    name = "sleep"
+    says = "slept for 90 s; the VM gets the time and connects anew"
+    realtime = boottime = 90
+
+    def inject(self, w):
+        vms = w.t.qemu_pids()
+        for pid in vms:
+            w.t.kill(pid, signal.SIGSTOP)
+        time.sleep(1)
+        for pid in vms:
+            w.t.kill(pid, signal.SIGCONT)
+        super().inject(w)
+
+
 @fault
 class Flood(Fault):
-    """Clients that connect and speak nonsense, or nothing."""
+    """Clients by the thousand: nonsense, halves of calls, calls whose answers
+    nobody reads, or nothing. Whoever means well is answered all the same."""
 
     name = "control socket flooded"
+    keeps = True
+    junk = [
+        json.dumps({"method": "x" * 4000}).encode() + b"\0",
+        b"{" * 5000,
+        b"\0" * 3000,
+        b"\xff\0",
+        b'{"method": "org.torvm.Controller.GetSta',
+        b"",
+        b'{"method": "org.torvm.Controller.GetLog"}\0' * 200,
+        b'{"method": "org.torvm.Controller.WatchStatus", "more": true}\0',
+    ]
 
     def inject(self, w):
         path = os.path.join(w.t.runtime, "control.sock")
-        held = []
-        noise = json.dumps({"method": "x" * 4000}).encode() + b"\0"
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
+        held, end, n = [], time.monotonic() + 3, 0
+        while time.monotonic() < end and n < 3000:
             s = socket.socket(socket.AF_UNIX)
             s.settimeout(0.2)
             try:
                 s.connect(path)
-                s.sendall(w.rng.choice([noise, b"{" * 5000, b"\0" * 3000, b"\xff\0"]))
+                s.sendall(w.rng.choice(self.junk))
+                n += 1
             except OSError:
                 pass
             held.append(s)
             if len(held) > 300:
                 held.pop(0).close()
-        for s in held:
-            s.close()
-
+        try:
+            if not w.held:
+                w.t.status()
+        finally:
+            for s in held:
+                s.close()

@@ -448,29 +448,33 @@ class Prober:
     def hold(self):
         """TCP and UDP by the way that is open now; data on them until quiet."""
         target, dns = self.address["target"][4], self.address["dns"][4]
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        tcp.settimeout(30)
-        tcp.connect((target, 7))
-        tcp.setblocking(False)
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.connect((dns, 53))
-        udp.setblocking(False)
+        held = []
+        for kind, peer in ((socket.SOCK_STREAM, (target, 7)),
+                           (socket.SOCK_STREAM, (target, 7)),
+                           (socket.SOCK_DGRAM, (dns, 53))):
+            s = socket.socket(socket.AF_INET, kind)
+            s.settimeout(60)
+            s.connect(peer)
+            s.setblocking(False)
+            held.append(s)
 
-        def body():
+        def body(s):
+            # The echoes are not read: soon the queue is full, and stays so.
+            data = b"held by torvm's leak test" * (
+                400 if s.type & socket.SOCK_STREAM else 1)
             while not self._quiet.is_set():
-                for s in (tcp, udp):
-                    try:
-                        s.send(b"held by torvm's leak test")
-                    except OSError:
-                        pass
-                    else:
-                        self.rounds += 1
+                try:
+                    s.send(data)
+                except OSError:
+                    pass
+                else:
+                    self.rounds += 1
                 self._quiet.wait(0.02)
-            tcp.close()
-            udp.close()
+            s.close()
 
-        self._start(body)
-        return tcp.getsockname()[0]
+        for s in held:
+            self._start(lambda s=s: body(s))
+        return sorted({s.getsockname()[0] for s in held})
 
     def _start(self, body):
         thread = threading.Thread(target=body, daemon=True)

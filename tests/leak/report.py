@@ -3,6 +3,7 @@
 import collections
 
 import matrix
+from faults import FAULTS, TRANSITIONS
 
 
 def line(verdicts):
@@ -60,6 +61,7 @@ def report(data, seconds):
         totals["packets"] += walk.get("packets", 0)
         totals["leaked"] += walk.get("leaked", 0)
         totals["faults"] += len(walk.get("steps", []))
+        totals["transitions"] += len(walk.get("cells", []))
     for name, text in data["failures"].items():
         problems.append("failed: %s: %s" % (name, text.strip().splitlines()[-1]))
     passed = totals["ok"] + sum(1 for n in data["done"] if n not in ("down",))
@@ -81,6 +83,23 @@ def report(data, seconds):
     }
 
 
+def show_lives(walks):
+    """Packets leaked, by fault and transition; "." where it was not tried."""
+    cells = [cell for walk in walks.values() for cell in walk.get("cells", [])]
+    if not cells:
+        return
+    print("\npackets leaked, by fault and transition")
+    for number, name in enumerate(TRANSITIONS, 1):
+        print("  %d = %s" % (number, name))
+    found = {(c["fault"], c["transition"]): c["leaked"] for c in cells}
+    numbers = range(1, len(TRANSITIONS) + 1)
+    print("%-26s" % "fault" + "".join("%4d" % n for n in numbers))
+    for fault, kind in FAULTS.items():
+        print("%-26s" % fault + "".join(
+            "%4s" % found.get((fault, name), "." if name in kind.needs else "-")
+            for name in TRANSITIONS))
+
+
 def show(result):
     names = [s for s in matrix.STATES if s in result["states"]]
     print("\ncells as expected / all, by probe and state (all senders, IPv4 and IPv6)")
@@ -98,18 +117,21 @@ def show(result):
                 "!" if outcomes.get("leak") else "?" if outcomes.get("unproven") else "",
             ) if outcomes else "-")
         print("%-20s%s" % (probe, text))
-    for seed, walk in result["walks"].items():
-        print("walk %s: %s" % (seed, ", ".join(s["fault"] for s in walk["steps"])))
+    show_lives(result["walks"])
+    for name, walk in result["walks"].items():
+        if walk["steps"]:
+            print("%s: %s" % (name, ", ".join(s["fault"] for s in walk["steps"])))
     for name, reason in result["skipped"].items():
         print("skipped: %s: %s" % (name, reason))
     for problem in result["problems"][:60]:
         print("not ok: " + problem)
     t = result["totals"]
     print(
-        "%d cells, %d leaking, %d unproven; %d faults; %d packets captured, %d leaked; "
-        "%.0f s" % (
+        "%d cells, %d leaking, %d unproven; %d faults in walks, %d at transitions; "
+        "%d packets captured, %d leaked; %.0f s" % (
             t.get("cells", 0), t.get("leak", 0), t.get("unproven", 0),
-            t.get("faults", 0), t.get("packets", 0), t.get("leaked", 0),
+            t.get("faults", 0), t.get("transitions", 0), t.get("packets", 0),
+            t.get("leaked", 0),
             result["seconds"],
         )
     )

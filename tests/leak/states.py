@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 
 from stage import (
     TORVM,
@@ -22,6 +23,7 @@ from stage import (
 )
 
 import judge as judging
+import topology as topo
 
 # Long enough that every probe is sent while TorVM waits.
 FAILSAFE = {
@@ -32,12 +34,25 @@ FAILSAFE = {
 }
 
 
+# In clear, from an address like the TAP's (which is the loopback's here).
+STRAY = """
+import socket
+for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+    s = socket.socket(socket.AF_INET, kind)
+    s.bind(("10.10.10.2", 0))
+    s.setblocking(False)
+    s.connect_ex(("%s", 9))
+    if kind == socket.SOCK_DGRAM:
+        s.send(b"stray")
+""" % topo.WWW4
+
+
 class Acts:
     def __init__(self, stage, directory, record):
         """record(state, verdicts) is called for each state that was probed."""
         self.stage = stage
         self.record = record
-        self.torvm = Product(stage.lab, directory)
+        self.torvm = Product(stage.lab, directory, engine="torvmd-test")
         self.torvm.configure(failsafe=FAILSAFE)
 
     def has_lockdown(self):
@@ -63,6 +78,21 @@ class Acts:
         """Positive control."""
         self.begin("down")
         self.fire("down")
+        self._tap_control()
+
+    def _tap_control(self):
+        """What sockets with the TAP's address send is seen, if they can."""
+        self.stage.host("ip", "addr", "add", "10.10.10.2/32", "dev", "lo")
+        try:
+            with Captures(self.stage, "tap-control") as captures:
+                done = self.torvm.run("/usr/bin/python3", "-c", STRAY)
+                expect(done.code == 0, str(done))
+                captures.sync()
+        finally:
+            self.stage.host("ip", "addr", "del", "10.10.10.2/32", "dev", "lo")
+        sent = self.stage.judge.sent_by_host(captures.frames())
+        kinds = {p.proto for p in judging.from_tap(sent)}
+        expect(kinds == {6, 17}, "of the TAP's address were seen: %s" % kinds)
 
     def engine_stopped(self):
         """The controller hangs with nothing but the block in place."""
@@ -109,26 +139,24 @@ class Acts:
         self.fire("Running")
         self._stop(before)
 
-    def _stop(self, before):
-        """A stop with live sockets on the TAP; held while the VM does not end."""
-        t, user = self.torvm, self.stage.senders["user"]
+    @contextlib.contextmanager
+    def _live_sockets(self, how):
+        """TCP and connected UDP of the TAP's address, with data queued and being
+        written all the time, over a stop: none of it gets out."""
+        user = self.stage.senders["user"]
         source = user.ask(do="hold")["source"]
-        expect(source == "10.10.10.2", "held connections come from %s" % source)
+        expect(source == ["10.10.10.2"], "held connections come from %s" % source)
         with Captures(self.stage, "stop") as captures:
-            t.kill(t.status()["vm"]["pid"], signal.SIGSTOP)
-            down = threading.Thread(target=lambda: t.torvm("down", timeout=60))
-            down.start()
-            t.wait_state("Shutdown", timeout_s=10)
-            self.fire("stopping")
-            expect(t.status()["state"] == "Shutdown", "the stop was too quick")
-            down.join()
+            yield
+            # What waits in a queue is sent again soon, if at all.
+            time.sleep(1)
             captures.sync()
             rounds = user.ask(do="quiet")["rounds"]
         expect(rounds > 0, "nothing was sent on the held sockets")
         frames = captures.frames()
         escaped = judging.from_tap(self.stage.judge.sent_by_host(frames))
         self.record(
-            "stop with live sockets",
+            how + " with live sockets",
             {
                 "verdict": "closed",
                 "packets": len(frames),
@@ -137,22 +165,41 @@ class Acts:
                 "strangers": [judging.text(p) for p in escaped],
             },
         )
+
+    def _stop(self, before):
+        """By `torvm down`; held while the VM does not end."""
+        t = self.torvm
+        with self._live_sockets("stop"):
+            t.kill(t.status()["vm"]["pid"], signal.SIGSTOP)
+            down = threading.Thread(target=lambda: t.torvm("down", timeout=60))
+            down.start()
+            t.wait_state("Shutdown", timeout_s=10)
+            self.fire("stopping")
+            expect(t.status()["state"] == "Shutdown", "the stop was too quick")
+            down.join()
         expect(t.status()["state"] == "Stopped", "still %s" % t.status()["state"])
         same_network(before, t.snapshot())
 
     def failures(self):
-        """All of TorVM killed; the next start; QEMU killed."""
+        """All of TorVM killed, and recovered; QEMU killed; SIGTERM."""
         before = self.begin("killed", "Blocked", "down again")
         t = self.torvm
         t.up()
-        t.kill_everything()
-        self.fire("killed")
+        with self._live_sockets("recovery"):
+            t.kill_everything()
+            self.fire("killed")
+            done = t.torvm("recover")
+            expect(done.code == 0, "recover: %s" % done)
+        same_network(before, t.snapshot())
         t.up()
-        t.kill(t.status()["vm"]["pid"])
-        t.wait_state("Blocked", timeout_s=20)
-        self.fire("Blocked")
-        expect(t.status()["state"] == "Blocked", "restarted too early")
-        t.down()
+        with self._live_sockets("SIGTERM"):
+            t.kill(t.status()["vm"]["pid"])
+            t.wait_state("Blocked", timeout_s=20)
+            self.fire("Blocked")
+            expect(t.status()["state"] == "Blocked", "restarted too early")
+            t.kill(min(t.pids("torvm-broker")), signal.SIGTERM)
+            wait_for("the broker's end", lambda: not t.alive("torvm-broker"), 60)
+        expect(t.status()["state"] == "Stopped", "still %s" % t.status()["state"])
         same_network(before, t.snapshot())
         # What was kept from before the start is spent: a new past.
         self.begin("down again")

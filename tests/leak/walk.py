@@ -35,10 +35,13 @@ class Walk:
         self.rng = random.Random(seed)
         self.window_ms, self.excused = None, 0
         self.captures = self.before = None
-        names = self.rng.sample(sorted(FAULTS), min(steps, len(FAULTS)))
+        self.held = False
+        self.failsafe = dict(FAILSAFE)
+        names = sorted(name for name, f in FAULTS.items() if f.walks)
+        names = self.rng.sample(names, min(steps, len(names)))
         self.plan = [(name, self.rng.choice(self._moments(name))) for name in names]
         self.moment = None
-        self.result = {"steps": [], "packets": 0, "leaked": 0, "rounds": 0}
+        self.result = {"steps": [], "cells": [], "packets": 0, "leaked": 0, "rounds": 0}
 
     @staticmethod
     def _moments(name):
@@ -75,7 +78,7 @@ class Walk:
 
     def walk(self):
         t = self.t
-        t.configure(failsafe=FAILSAFE)
+        t.configure(failsafe=self.failsafe)
         t.ensure_down()
         self.stage.start_senders()
         self.before = self._network()
@@ -122,6 +125,11 @@ class Walk:
             fault.inject(self)
         finally:
             fault.heal(self)
+        if moment == "Running" and fault.says:
+            wait_for("%r in the log" % fault.says, lambda: fault.says in t.log(), 60)
+        if moment == "Running" and fault.keeps:
+            now = wait_for("Running", self._running, WORKS_AGAIN_S)["vm"]["pid"]
+            expect(now == old, "the VM was not kept: %s, %s" % (old, now))
         if fault.ends:
             self._dead()
             t.up()
@@ -158,7 +166,7 @@ class Walk:
         if moment == "starting":
             t.down()
             t.up_until_blocked()
-        self.window_ms, self.excused = None, 0
+        self.window_ms, self.excused, self.note = None, 0, None
         name = "walk-%d-%d" % (self.seed, number)
         with Captures(self.stage, name) as captures:
             self.captures = captures
@@ -168,7 +176,7 @@ class Walk:
                 self._up_step(fault, moment)
             status = wait_for("Running", self._running, WORKS_AGAIN_S, 0.5)
             expect(status["blocked"], "Running and not blocked")
-            self._works()
+            self.works()
             captures.sync()
         frames = captures.frames()
         leaks, counts = self.stage.judge.judge(frames)
@@ -183,6 +191,7 @@ class Walk:
             "counts": dict(counts),
             "window_ms": self.window_ms,
             "in_window": self.excused,
+            "note": self.note,
         }
         self.result["steps"].append(step)
         self.result["packets"] += len(frames)
@@ -214,7 +223,7 @@ class Walk:
         expect(re.search("torvm (recover|up)", status["last_error"] or ""),
                "no command is named: %s" % status)
 
-    def _works(self):
+    def works(self):
         """A page through Tor; the first try may meet a circuit that just died."""
         exits = set()
         for addresses in self.stage.lab.addresses["exits"].values():

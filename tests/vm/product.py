@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,8 +58,12 @@ class Result:
 class Product:
     """One TorVM in `lab`'s host. Its files are in `directory`."""
 
-    def __init__(self, lab: Lab, directory, config=None, image_dir=None):
+    def __init__(self, lab: Lab, directory, config=None, image_dir=None, engine=None):
+        """engine: another torvmd than the build folder's."""
         self.lab = lab
+        self.program = TORVM
+        if engine:
+            self.program = self._programs(os.path.join(directory, "bin"), engine)
         self.directory = directory
         self.runtime = os.path.join(directory, "run")
         self.state = os.path.join(directory, "state")
@@ -67,6 +72,16 @@ class Product:
         self.config_path = os.path.join(directory, "torvm.json")
         os.makedirs(directory, exist_ok=True)
         self.configure(**(config or {}))
+
+    @staticmethod
+    def _programs(folder, engine):
+        """Copies that find each other in `folder`; returns that of torvm."""
+        os.makedirs(folder)
+        build = os.path.dirname(TORVM)
+        for name in ("torvm", "torvm-broker"):
+            shutil.copy(os.path.join(build, name), folder)
+        shutil.copy(os.path.join(build, engine), os.path.join(folder, "torvmd"))
+        return os.path.join(folder, "torvm")
 
     def configure(self, **sections):
         """Write the configuration: the lab's, with sections over it."""
@@ -103,19 +118,21 @@ class Product:
 
     def torvm(self, *args, **kwargs):
         """A client command: torvm ARGS --runtime-dir DIR."""
-        return self.run(TORVM, *args, "--runtime-dir", self.runtime, **kwargs)
+        return self.run(self.program, *args, "--runtime-dir", self.runtime, **kwargs)
 
     def up(self, *more, timeout=RUNNING_TIMEOUT_S + 30, **kwargs):
         """torvm up --wait, which has to succeed."""
         done = self.run(
-            TORVM, "up", "--wait", *self.options(), *more, timeout=timeout, **kwargs
+            *(self.program, "up", "--wait", *self.options(), *more),
+            timeout=timeout,
+            **kwargs,
         )
         expect(done.code == 0, "torvm up --wait: %s\n%s" % (done, self.log()))
         return done
 
     def up_until_blocked(self):
         """torvm up, which returns as soon as the block is in place."""
-        done = self.run(TORVM, "up", *self.options(), timeout=60)
+        done = self.run(self.program, "up", *self.options(), timeout=60)
         expect(done.code == 0, "torvm up: %s" % done)
         expect(self.status()["blocked"], "torvm up returned without a block")
 
@@ -126,7 +143,7 @@ class Product:
         kwargs.setdefault("stderr", subprocess.STDOUT)
         return self.lab.popen(
             "host",
-            [TORVM, "--headless", *(options or self.options()), *more],
+            [self.program, "--headless", *(options or self.options()), *more],
             universal_newlines=True,
             env={**clean_environment(), **(env or {})},
             **kwargs,
@@ -181,6 +198,22 @@ class Product:
         done = self.run("pgrep", "-x", name[:15], timeout=20)
         return [int(pid) for pid in done.out.split()]
 
+    def qemu_pids(self):
+        """The VMs, also while the engine answers nothing."""
+        return [int(pid) for pid in self.run("pgrep", "qemu-system").out.split()]
+
+    def alive(self, name):
+        """As pids(), without those that only wait to be reaped."""
+        return self.run("pgrep", "-r", "D,R,S,T", "-x", name[:15], timeout=20).out
+
+    def order(self, name, text):
+        """Tells the tests' engine something: src/daemon/test-engine.c."""
+        path = os.path.join(self.state, name)
+        with open(path + ".new", "w", encoding="ascii") as f:
+            f.write(text + "\n")
+        os.chmod(path + ".new", 0o644)
+        os.rename(path + ".new", path)
+
     def pid(self, name):
         pids = self.pids(name)
         expect(pids, "no process named %s" % name)
@@ -192,8 +225,7 @@ class Product:
     def kill_everything(self):
         """kill -9 of the controller: broker, spawner, engine and QEMU."""
         broker, engine = self.pids("torvm-broker"), self.pids("torvmd")
-        qemu = [self.status()["vm"]["pid"]]
-        for pid in broker + engine + qemu:
+        for pid in broker + engine + self.qemu_pids():
             self.kill(pid)
         wait_for(
             "the end of all processes",
