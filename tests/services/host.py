@@ -344,10 +344,11 @@ class Host:
                 self.output("cp", "-a", "--remove-destination", folder + "/.", "/" + part)
 
     def clear_eth0(self):
-        """Neither address nor route: as a machine before its DHCP client runs."""
-        self.output("ip", "addr", "flush", "dev", "eth0", "scope", "global")
-        self.output("ip", "route", "flush", "dev", "eth0")
-        self.output("ip", "-6", "route", "flush", "dev", "eth0", check=False)
+        """Down, with neither address nor route: as at boot. A link that is up gets
+        an address from the router at any moment, and NetworkManager leaves a link
+        alone that somebody else has configured."""
+        self.output("ip", "link", "set", "eth0", "down")
+        self.output("ip", "addr", "flush", "dev", "eth0")
 
 
 class DhcpServer:

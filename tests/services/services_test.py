@@ -51,6 +51,14 @@ class Stage(Product):
         super().__init__(lab, directory)
         self.host = Host(lab)
         self.host.prepare()
+        self._dhcp = None
+
+    @property
+    def dhcp(self):
+        """The test's own DHCP server, from the first use on."""
+        if self._dhcp is None:
+            self._dhcp = DhcpServer(self.lab, **ORDINARY)
+        return self._dhcp
 
     # --- the judge ----------------------------------------------------------------
 
@@ -340,7 +348,7 @@ def take_hostile_lease(t, address=LEASED):
 def dhclient_leaks_without_torvm(t):
     t.ensure_down()
     t.host.set_rp_filter(0)
-    t.dhcp = DhcpServer(t.lab, **ORDINARY)
+    t.dhcp.offer(**ORDINARY)
     for name, value in (("accept_ra", 1), ("autoconf", 1), ("disable_ipv6", 0)):
         t.host.write_sysctl("net/ipv6/conf/eth0/" + name, value)
     t.host.output("sh", "-c", "echo 64 >%s || true" % RT_INFO)
@@ -452,9 +460,70 @@ def openresolv_keeps_its_file(t):
     t.host.resolv_conf()
 
 
+# --- NetworkManager ------------------------------------------------------------------
+
+
 def packaged(name):
     with open(os.path.join(TOP, "packaging", "linux", name), encoding="utf-8") as f:
         return f.read()
+
+
+def nm_device(t, name):
+    """NetworkManager's word for a link's state."""
+    lines = t.host.output("nmcli", "-t", "-f", "DEVICE,STATE", "device").splitlines()
+    return dict(line.split(":", 1) for line in lines)[name]
+
+
+@cases.case
+def networkmanager_keeps_the_link_and_its_hands_off(t):
+    t.ensure_down()
+    t.host.set_rp_filter(2)
+    t.dhcp.offer(**ORDINARY)
+    t.host.clear_eth0()
+    t.host.resolv_conf()
+    drop_in = packaged("NetworkManager/torvm.conf")
+    t.host.start_networkmanager(drop_in=drop_in)
+    t.host.wait_address(LEASED, "NetworkManager")
+    t.resolve()
+    t.up_until_blocked()
+    with t.nothing_leaks("nm"):
+        t.wait_state("Running")
+        ours = block(t)
+        expect(nm_device(t, "torvm0") == "unmanaged", "torvm0: " + nm_device(t, "torvm0"))
+        renewed(t)
+        t.works()
+        t.host.output(
+            *("nmcli", "connection", "modify", "wired", "ipv4.dns", "203.0.113.53")
+        )
+        t.host.output("nmcli", "device", "reapply", "eth0")
+        t.host.wait(
+            "NetworkManager's resolv.conf",
+            lambda: "203.0.113.53" in t.host.read("/etc/resolv.conf"),
+        )
+        t.works()
+        t.host.output("nmcli", "connection", "down", "wired")
+        t.host.output("nmcli", "connection", "up", "wired")
+        t.works_in(120)
+        # Without the drop-in, with systemd-resolved, and both come late.
+        t.host.stop("NetworkManager", signal.SIGKILL)
+        t.host.output("rm", "/etc/NetworkManager/conf.d/torvm.conf")
+        t.host.start_resolved()
+        wait_for("the settings", lambda: names_go_to_the_vm(t), REPAIR_S)
+        t.host.start_networkmanager("systemd-resolved")
+        wait_for(
+            "the uplink's resolver",
+            lambda: [2, [192, 168, 77, 1]] in t.host.resolve_link("eth0")["DNS"],
+            REPAIR_S,
+        )
+        wait_for("the settings again", lambda: names_go_to_the_vm(t), REPAIR_S)
+        t.works_in(120)
+        wait_for("the block", lambda: block(t) == ours, REPAIR_S)
+    expect(t.host.rp_filter() == "2", "rp_filter: " + t.host.rp_filter())
+    t.down()
+    t.resolve("nm-after.bench.lab.test", None)
+    t.host.stop("NetworkManager")
+    t.host.stop("resolved")
+    t.host.resolv_conf()
 
 
 # --- systemd-networkd ------------------------------------------------------------------
