@@ -207,7 +207,7 @@ static int parse_proxy(char *value, struct guest_proxy *proxy)
 	if (parse_host(words[1], proxy->host) ||
 	    parse_port(words[2], &proxy->port))
 		return -EINVAL;
-	strcpy(proxy->scheme, words[0]);
+	snprintf(proxy->scheme, sizeof(proxy->scheme), "%s", words[0]);
 	if (n == 4) {
 		size_t len = strlen(words[3]);
 

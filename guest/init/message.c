@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "init/dns.h"
@@ -89,9 +90,8 @@ static int parse_resolvers(const char *args, struct host_message *message)
 {
 	char copy[GUEST_RESOLVERS_MAX * INET_ADDRSTRLEN], *rest = copy, *word;
 
-	if (strlen(args) >= sizeof(copy))
+	if (snprintf(copy, sizeof(copy), "%s", args) >= (int)sizeof(copy))
 		return -EINVAL;
-	strcpy(copy, args);
 	while ((word = strsep(&rest, " "))) {
 		if (message->n_resolvers == GUEST_RESOLVERS_MAX ||
 		    inet_pton(AF_INET, word,

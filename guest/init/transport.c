@@ -51,6 +51,8 @@ static void proxy_variable(const struct guest_proxy *proxy,
 		 proxy->login, proxy->login[0] ? "@" : "", ip, proxy->port);
 }
 
+static const char state_location[] = "TOR_PT_STATE_LOCATION=" TRANSPORT_STATE;
+
 pid_t transport_start(const struct guest_config *config, struct in_addr proxy,
 		      int *ret_output, struct error *e)
 {
@@ -58,7 +60,7 @@ pid_t transport_start(const struct guest_config *config, struct in_addr proxy,
 	char method[64], proxy_line[1024];
 	const char *environment[] = {
 		"TOR_PT_MANAGED_TRANSPORT_VER=1",
-		"TOR_PT_STATE_LOCATION=" TRANSPORT_STATE,
+		state_location,
 		"TOR_PT_EXIT_ON_STDIN_CLOSE=0",
 		/* Names are looked up in the hosts file; there is no
 		 * resolver that it could ask. */
