@@ -681,6 +681,7 @@ class TorvmdTest(unittest.TestCase):
     def test_automatic_mode_tries_the_next_way_in(self):
         e = self.engine(config={"bridge": {"automatic": True},
                                 "failsafe": {"bootstrap_stall_s": 10}})
+        e.broker.settimeout(90)  # the stall is part of it
         e.to_start_vm()
         e.vm_starts()
         self.assertNotIn("UseBridges", self.torrc_of_vm(e))
