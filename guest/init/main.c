@@ -70,7 +70,7 @@
 #define CLOCK_WAIT_MS 1000 /* for the host's `time` */
 #define READY_POLL_MS 20   /* between looks at Tor's ControlSocket */
 #define MEMORY_PERIOD_MS 30000
-#define STOP_TOR_MS 2000        /* from SIGNAL SHUTDOWN to SIGKILL */
+#define STOP_TOR_MS 6000        /* from SIGNAL SHUTDOWN to SIGKILL */
 #define LAST_WORDS_MS 1000      /* for the host to read why we power off */
 #define TRANSPORT_WAIT_MS 60000 /* until it has to say where it listens */
 
