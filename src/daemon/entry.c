@@ -203,14 +203,12 @@ static bool may_help(enum tor_obstacle obstacle)
 	return false;
 }
 
-bool entry_failed(struct entry *entry, enum tor_obstacle obstacle)
+bool entry_change(struct entry *entry, enum tor_obstacle obstacle)
 {
 	struct engine *e = entry->engine;
 	const char *was = entry_name(e->cfg);
 
-	if (!e->cfg->bridge.automatic || !may_help(obstacle) ||
-	    (e->state != LIFECYCLE_STATE_WAIT_BOOTSTRAP &&
-	     e->state != LIFECYCLE_STATE_BLOCKED))
+	if (!e->cfg->bridge.automatic || !may_help(obstacle))
 		return false;
 	note_failure(entry, obstacle);
 	advance(entry);
@@ -218,6 +216,15 @@ bool entry_failed(struct entry *entry, enum tor_obstacle obstacle)
 	log_notice("Tor is not entered by the way \"%s\" (%s); \"%s\" is tried "
 		   "next, with a new start of the VM. Traffic stays blocked.",
 		   was, tor_obstacle_name(obstacle), entry_name(e->cfg));
-	engine_feed(e, LIFECYCLE_EVENT_VM_FAILED);
 	return true;
+}
+
+void entry_failed(struct entry *entry, enum tor_obstacle obstacle)
+{
+	struct engine *e = entry->engine;
+
+	if ((e->state == LIFECYCLE_STATE_WAIT_BOOTSTRAP ||
+	     e->state == LIFECYCLE_STATE_BLOCKED) &&
+	    entry_change(entry, obstacle))
+		engine_feed(e, LIFECYCLE_EVENT_VM_FAILED);
 }

@@ -36,12 +36,16 @@ void entry_deinit(struct entry *entry);
 void entry_worked(struct entry *entry);
 
 /**
- * entry_failed() - Tor does not get on
+ * entry_change() - The way in that is in use does not work
  *
  * If bridge.automatic says so, and another way in may help, the configuration
- * in use is changed and the VM started anew (VM_FAILED). Return: whether.
+ * in use is changed; the caller sees to it that the VM is started anew. Return:
+ * whether.
  */
-bool entry_failed(struct entry *entry, enum tor_obstacle obstacle);
+bool entry_change(struct entry *entry, enum tor_obstacle obstacle);
+/* Tor does not get on: entry_change(), and the VM is started anew (VM_FAILED).
+ */
+void entry_failed(struct entry *entry, enum tor_obstacle obstacle);
 
 /* "direct", "plain", "obfs4", "meek", "snowflake", "webtunnel" */
 const char *entry_name(const struct config *cfg);

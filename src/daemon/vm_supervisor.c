@@ -248,6 +248,13 @@ static void on_silent(uv_timer_t *timer)
 
 	if (vm->phase != VM_PHASE_UP)
 		return;
+	if (names_fail(&vm->engine->names)) {
+		/* Tor is started when its names are known. What failed has
+		 * been said; more patience would not help. */
+		entry_change(&vm->engine->entry, TOR_OBSTACLE_NAMES);
+		engine_feed(vm->engine, LIFECYCLE_EVENT_VM_SILENT);
+		return;
+	}
 	show_console_tail(vm);
 	if (vm->patience < PATIENCE_MAX && !vm->accel.fallback)
 		vm->patience *= 2;

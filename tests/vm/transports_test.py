@@ -32,6 +32,7 @@ from product import (  # noqa: E402
 cases = Cases()
 # A start with a transport, on a machine that is busy with other tests.
 RUNNING_S = 180
+SNOWFLAKE = "2B280B23E1107BB62ABFC40DDCC8824814F80A72"
 RELAYS = "tcp and dst net 198.51.100.0/24"
 
 
@@ -263,6 +264,37 @@ def snowflake_goes_as_far_as_its_peer(t):
         offer = next(e for e in t.lab.snowflake_events() if e["what"] == "offer")
         expect(offer["host"] == "broker.lab.test", "broker: %s" % offer)
         t.secrets_are_kept()
+    t.down()
+
+
+@cases.case
+def automatic_mode_leaves_names_that_nobody_knows(t):
+    nobody = "nobody.lab.test"
+    bridge = {
+        "automatic": True,
+        "use_bridges": True,
+        "transport": "snowflake",
+        "bridges": [
+            "snowflake 192.0.2.3:80 %s fingerprint=%s url=https://%s/ ice=stun:%s:3478"
+            % (SNOWFLAKE, SNOWFLAKE, nobody, nobody)
+        ],
+    }
+    t.use(bridge=bridge, failsafe={"boot_timeout_s": 15})
+    resolver = "port 53 and dst host " + t.lab.addresses["router"]["ipv4"]
+    t.up_until_blocked()
+    with t.lab.capture("transports") as capture:
+        status = wait_for(
+            "the next way in",
+            lambda: (s := t.status()) and s["entry"] == "meek" and s,
+            RUNNING_S,
+            0.5,
+        )
+        expect(status["tried"] == ["snowflake: names"], str(status))
+        expect(status["blocked"], "not blocked")
+        capture.sync()
+        expect(capture.show(resolver), "the name was never asked for")
+        leaked = capture.show(leak_filter(t.lab, uplink=[resolver]))
+        expect(not leaked, "beside the resolver:\n%s" % "\n".join(leaked[:20]))
     t.down()
 
 
