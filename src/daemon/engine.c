@@ -652,6 +652,7 @@ static int confine(struct engine *e, struct error *why)
 		{ .fd = -1, .path = cfg->vm.image_dir },
 		{ .fd = ENGINE_FD_STATE_DIR, .writable = true },
 		{ .fd = ENGINE_FD_VM_DIR, .writable = true },
+		{ .fd = -1, .path = cfg->bridge.ca_file, .file = true },
 		{ .fd = -1,
 		  .path = cfg->vm.state_disk,
 		  .file = true,

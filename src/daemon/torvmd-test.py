@@ -702,7 +702,7 @@ class TorvmdTest(unittest.TestCase):
         e.expect("CONFIGURE_TAP", "SET_DNS")
         e.tor_answers()
         e.expect("NOTIFY")
-        self.assertIn("bridges use obfs4", e.log())
+        wait_for(lambda: "bridges use obfs4" in e.log())
         with open(f"{e.dir}/vm/entry", encoding="ascii") as f:
             self.assertEqual(f.read(), "obfs4")
 
@@ -736,7 +736,7 @@ class TorvmdTest(unittest.TestCase):
                         config={"vm": {"qemu_path": "/gone/qemu"},
                                 "log": {"file": "/gone/torvm.log"}})
         e.expect("STATUS")
-        self.assertIn("/gone/torvm.log", e.log())
+        wait_for(lambda: "/gone/torvm.log" in e.log())
         self.assertTrue(e.client().status()["blocked"])
 
     def test_block_of_a_dead_controller_is_completed(self):
@@ -786,17 +786,17 @@ class TorvmdTest(unittest.TestCase):
         for ahead in (day, -day):
             self.clocks(e, ahead, 0)
             self.assertAlmostEqual(self.told_time(e), ahead, delta=60)
-        self.assertIn("set forward by 86400 s", e.log())
-        self.assertIn("set back by 172800 s", e.log())
+        wait_for(lambda: "set forward by 86400 s" in e.log())
+        wait_for(lambda: "set back by 172800 s" in e.log())
         # A short sleep: the time alone. A long one: connections, too.
         self.clocks(e, -day + 30, 30)
         self.told_time(e)
         e.quiet(0.2)
-        self.assertIn("slept for 30 s; the VM gets the time.", e.log())
+        wait_for(lambda: "slept for 30 s; the VM gets the time." in e.log())
         self.clocks(e, -day + hours, hours)
         e.expect("RENEW_UPLINK")
         self.assertAlmostEqual(self.told_time(e), -day + hours, delta=60)
-        self.assertIn("and connects anew", e.log())
+        wait_for(lambda: "and connects anew" in e.log())
         e.agent.expect("ping ")
         self.assertEqual(e.client().status()["state"], "Running")
 
@@ -1070,7 +1070,7 @@ class TorvmdTest(unittest.TestCase):
         e.qmp_greets()
         e.guest_boots()
         e.expect("CONFIGURE_TAP")
-        self.assertIn("no guest starts with KVM", e.log())
+        wait_for(lambda: "no guest starts with KVM" in e.log())
         with open(f"{e.dir}/state/accel", encoding="ascii") as f:
             self.assertIn("tcg", f.read())
 
