@@ -30,7 +30,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/deadly_calls.h"
+#include "base/syscall_filter.h"
 
 /* Allowed whatever their arguments. A name that this architecture does not
  * have is passed over. */
@@ -79,22 +79,6 @@ static int drop_capabilities(struct error *e)
 	return 0;
 }
 
-static int add_names(scmp_filter_ctx filter, uint32_t action, const char *names)
-{
-	char copy[1024], *save = NULL, *name;
-	int r = str_copy(copy, sizeof(copy), names);
-
-	for (name = strtok_r(copy, " ", &save); name && r == 0;
-	     name = strtok_r(NULL, " ", &save)) {
-		int nr = seccomp_syscall_resolve_name(name);
-
-		/* Negative: not a call of this architecture. */
-		if (nr >= 0)
-			r = seccomp_rule_add(filter, action, nr, 0);
-	}
-	return r;
-}
-
 /* Calls that are allowed with some arguments only. */
 static int allow_some(scmp_filter_ctx filter)
 {
@@ -140,20 +124,12 @@ static int filter_calls(struct error *e)
 	size_t i;
 
 	for (i = 0; r == 0 && i < ARRAY_SIZE(allowed); i++)
-		r = add_names(filter, SCMP_ACT_ALLOW, allowed[i]);
+		r = syscall_filter_add(filter, SCMP_ACT_ALLOW, allowed[i]);
 	if (r == 0)
-		r = add_names(filter, SCMP_ACT_KILL_PROCESS, deadly);
+		r = syscall_filter_add(filter, SCMP_ACT_KILL_PROCESS, deadly);
 	if (r == 0)
 		r = allow_some(filter);
-	if (r == 0)
-		r = seccomp_load(filter);
-	seccomp_release(filter);
-	if (r < 0)
-		return error_set(e, r,
-				 "the system call filter cannot be installed "
-				 "(%s); does the kernel have seccomp?",
-				 strerror(-r));
-	return 0;
+	return syscall_filter_load(filter, r, e);
 }
 
 int sandbox_enter(struct error *e)

@@ -34,8 +34,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/deadly_calls.h"
 #include "base/log.h"
+#include "base/syscall_filter.h"
 
 /* Headers may be older than the kernel. */
 #ifndef LANDLOCK_ACCESS_FS_REFER
@@ -161,23 +161,6 @@ static int bound_files(const struct confine_dir *dirs, size_t n,
 	return 0;
 }
 
-static int forbid_names(scmp_filter_ctx filter, const char *names)
-{
-	char copy[1024], *save = NULL, *name;
-	int r = str_copy(copy, sizeof(copy), names);
-
-	for (name = strtok_r(copy, " ", &save); name && r == 0;
-	     name = strtok_r(NULL, " ", &save)) {
-		int nr = seccomp_syscall_resolve_name(name);
-
-		/* Negative: not a call of this architecture. */
-		if (nr >= 0)
-			r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, nr,
-					     0);
-	}
-	return r;
-}
-
 static int forbid_sockets(scmp_filter_ctx filter)
 {
 	const uint32_t refused = SCMP_ACT_ERRNO(EAFNOSUPPORT);
@@ -235,20 +218,13 @@ static int bound_calls(struct error *e)
 	int r = filter ? 0 : -ENOMEM;
 
 	if (r == 0)
-		r = forbid_names(filter, DEADLY_CALLS);
+		r = syscall_filter_add(filter, SCMP_ACT_KILL_PROCESS,
+				       DEADLY_CALLS);
 	if (r == 0)
 		r = forbid_sockets(filter);
 	if (r == 0)
 		r = forbid_code(filter);
-	if (r == 0)
-		r = seccomp_load(filter);
-	seccomp_release(filter);
-	if (r < 0)
-		return error_set(e, r,
-				 "the system call filter cannot be installed "
-				 "(%s); does the kernel have seccomp?",
-				 strerror(-r));
-	return 0;
+	return syscall_filter_load(filter, r, e);
 }
 
 int confine_enter(const struct confine_dir *dirs, size_t n, struct error *e)
