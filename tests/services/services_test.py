@@ -11,16 +11,12 @@ not appear in it is first seen there with TorVM down.
 Cases of one shape of host follow each other and share a TorVM that is up.
 """
 
-import argparse
 import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import sys
-import tempfile
-import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -30,10 +26,11 @@ from cases import Cases  # noqa: E402
 from product import (  # noqa: E402
     TOP,
     TORVM,
-    Lab,
+    Pester,
     Product,
     expect,
     leak_filter,
+    run_in_lab,
     same_network,
     wait_for,
 )
@@ -73,7 +70,7 @@ class Stage(Product):
     def nothing_leaks(self, name):
         """Everything inside happens under a capture, while programs try to get
         out, and no packet may show that docs/SECURITY.md does not allow."""
-        with self.lab.capture(name) as capture, Pester(self):
+        with self.lab.capture(name) as capture, Asking(self):
             yield capture
         leaked = self.forbidden(capture)
         expect(not leaked, "%d leaked:\n%s" % (len(leaked), "\n".join(leaked[:20])))
@@ -129,39 +126,23 @@ class Stage(Product):
         return {f["check"]: f for f in json.loads(done.out)}
 
 
-class Pester:
+class Asking(Pester):
     """Looks names up and sends past the TAP over and over, until the end of a
     with: what a service's restart lets through has to be tried to be seen."""
 
     def __init__(self, t):
+        super().__init__(self._once, pause_s=0.3)
         self.t = t
-        self.rounds = 0
-        self.error = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop)
 
-    def _loop(self):
-        try:
-            while not self._stop.is_set():
-                self.t.probe("udp4-device", "tcp4-device", "udp4", "icmp4", "tcp6")
-                name = "pester%d.bench.lab.test" % self.rounds
-                self.t.host.output("timeout", "1", "getent", "hosts", name, check=False)
-                self.rounds += 1
-                self._stop.wait(0.3)
-        except Exception as e:  # told to the test when it ends
-            self.error = e
+    def _once(self):
+        self.t.probe("udp4-device", "tcp4-device", "udp4", "icmp4", "tcp6")
+        name = "pester%d.bench.lab.test" % self.rounds
+        self.t.host.output("timeout", "1", "getent", "hosts", name, check=False)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
+    def __exit__(self, *what):
         # At least one round, however short what was tried.
         wait_for("a probe", lambda: self.rounds or self.error, 60)
-        self._stop.set()
-        self._thread.join()
-        if self.error:
-            raise self.error
+        super().__exit__(*what)
 
 
 # --- systemd-resolved and firewalld, addresses set by hand ---------------------------
@@ -587,27 +568,7 @@ def networkd_keeps_the_link_and_its_hands_off(t):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--list", action="store_true", help="name the cases")
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    parser.add_argument("word", nargs="*")
-    args = parser.parse_args()
-    if args.list:
-        print("\n".join(cases.names()))
-        return 0
-    lab = Lab(name="services-%d" % os.getpid(), bus=True)
-    directory = tempfile.mkdtemp(prefix="torvm-services-")
-    os.chmod(directory, 0o755)
-    start = time.monotonic()
-    try:
-        lab.up()
-        print("# lab up in %.1f s" % (time.monotonic() - start))
-        stage = Stage(lab, directory)
-        return cases.run(stage, args.word, Stage.ensure_down)
-    finally:
-        if not args.keep:
-            lab.down()
-            shutil.rmtree(directory, ignore_errors=True)
+    return run_in_lab(cases, Stage, "services", __doc__, bus=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 The judge of leaks is a capture on the router's side of the host's uplink.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -17,21 +16,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from cases import Cases  # noqa: E402
 from product import (  # noqa: E402
-    TOP,
     TORVM,
-    Failure,
-    Lab,
+    Pester,
     Product,
     exits,
     expect,
     leak_filter,
+    run_in_lab,
     same_network,
     wait_for,
 )
@@ -56,37 +53,11 @@ def no_leaks(t, capture):
     expect(not leaked, "%d packets leaked:\n%s" % (len(leaked), "\n".join(leaked[:20])))
 
 
-class Pester:
-    """Tries all ways out over and over, in a thread, until the end of a with."""
-
-    def __init__(self, t):
-        self.t = t
-        self.rounds = 0
-        self.error = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop)
-
-    def _loop(self):
-        probes = ["tcp4-device", "udp4-device", "udp4", "icmp4", "tcp6", "packet"]
-        try:
-            while not self._stop.is_set():
-                self.t.probe(*probes)
-                self.rounds += 1
-                # The VM needs the processor, too.
-                self._stop.wait(0.2)
-        except Exception as e:  # told to the test when it ends
-            self.error = e
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
-        if self.error:
-            raise self.error
-        expect(self.rounds > 0, "no probe was made")
+def tries_all_ways_out(t):
+    """All of them over and over, until the end of a with."""
+    names = ["tcp4-device", "udp4-device", "udp4", "icmp4", "tcp6", "packet"]
+    # The VM needs the processor, too.
+    return Pester(lambda: t.probe(*names), pause_s=0.2)
 
 
 # --- without TorVM: the positive controls -------------------------------------
@@ -263,7 +234,7 @@ def first_up_reaches_running(t):
     shutil.rmtree(t.state, ignore_errors=True)
     t.up_until_blocked()
     with t.lab.capture("start") as capture:
-        with Pester(t):
+        with tries_all_ways_out(t):
             status = t.wait_state("Running")
             t.page_through_tor()
         no_leaks(t, capture)
@@ -656,7 +627,7 @@ def killed_qemu_comes_back_and_nothing_leaks(t):
     t.ensure_running()
     old = t.status()["vm"]["pid"]
     with t.lab.capture("kill-qemu") as capture:
-        with Pester(t):
+        with tries_all_ways_out(t):
             t.kill(old)
             wait_for(
                 "another VM",
@@ -677,7 +648,7 @@ def stopped_qemu_is_noticed(t):
         t.up()
         old = t.status()["vm"]["pid"]
         with t.lab.capture("stop-qemu") as capture:
-            with Pester(t):
+            with tries_all_ways_out(t):
                 t.kill(old, signal.SIGSTOP)
                 wait_for(
                     "another VM",
@@ -722,7 +693,7 @@ def killed_engine_adopts_the_vm(t):
     t.ensure_running()
     old, engine = t.status()["vm"]["pid"], t.pid("torvmd")
     with t.lab.capture("kill-engine") as capture:
-        with Pester(t):
+        with tries_all_ways_out(t):
             t.kill(engine)
             wait_for("another engine", lambda: t.pids("torvmd") not in ([], [engine]), 30)
             status = t.wait_state("Running")
@@ -738,7 +709,7 @@ def killed_broker_leaves_the_block(t):
     t.up()
     broker = min(t.pids("torvm-broker"))
     with t.lab.capture("kill-broker") as capture:
-        with Pester(t):
+        with tries_all_ways_out(t):
             t.kill(broker)
             wait_for("the end of the engine", lambda: not t.pids("torvmd"), 20)
             wait_for("the end of the broker", lambda: not t.pids("torvm-broker"), 20)
@@ -760,7 +731,7 @@ def killed_controller_is_recovered(t):
     before = t.snapshot()
     t.up()
     with t.lab.capture("kill-all") as capture:
-        with Pester(t):
+        with tries_all_ways_out(t):
             t.kill_everything()
         no_leaks(t, capture)
     done = t.torvm("recover")
@@ -776,7 +747,7 @@ def killed_controller_is_replaced_by_the_next_start(t):
     t.kill_everything()
     # The dead controller's block holds until the next one's replaces it.
     with t.lab.capture("next-start") as capture:
-        with Pester(t):
+        with tries_all_ways_out(t):
             t.up()
             t.page_through_tor()
         no_leaks(t, capture)
@@ -788,7 +759,7 @@ def killed_controller_is_replaced_by_the_next_start(t):
 def deleted_tap_comes_back(t):
     t.ensure_running()
     with t.lab.capture("tap") as capture:
-        with Pester(t):
+        with tries_all_ways_out(t):
             t.run("ip", "link", "del", "torvm0")
             wait_for(
                 "a new TAP", lambda: t.run("ip", "link", "show", "torvm0").code == 0, 60
@@ -920,7 +891,7 @@ def unreachable_network_is_named_and_survived(t):
         process = t.headless()
         wait_for("the block", lambda: t.status()["blocked"], 20)
         with t.lab.capture("cut") as capture:
-            with Pester(t):
+            with tries_all_ways_out(t):
                 status = wait_for(
                     "a reason",
                     lambda: (s := t.status())["last_error"] and s,
@@ -1008,7 +979,7 @@ def lockdown_holds_before_and_after(t):
     with t.lab.capture("lockdown") as capture:
         done = t.torvm("lockdown", "on", "--yes")
         expect(done.code == 0, str(done))
-        with Pester(t):
+        with tries_all_ways_out(t):
             t.up()
             t.page_through_tor()
             expect(t.status()["lockdown"] is True, "not told while running")
@@ -1053,30 +1024,7 @@ def confirmed_start_stays(t):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--list", action="store_true", help="name the cases")
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    parser.add_argument("word", nargs="*")
-    args = parser.parse_args()
-    if args.list:
-        print("\n".join(cases.names()))
-        return 0
-    lab = Lab(name="e2e-%d" % os.getpid())
-    directory = tempfile.mkdtemp(prefix="torvm-e2e-")
-    os.chmod(directory, 0o755)
-    start = time.monotonic()
-    try:
-        lab.up()
-        print("# lab up in %.1f s" % (time.monotonic() - start))
-        product = Product(lab, directory)
-        code = cases.run(product, args.word, Product.ensure_down)
-        if not args.word:
-            product.ensure_down()
-        return code
-    finally:
-        if not args.keep:
-            lab.down()
-            shutil.rmtree(directory, ignore_errors=True)
+    return run_in_lab(cases, Product, "e2e", __doc__)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """TorVM in a lab's host, driven by its documented commands alone."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -8,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -53,6 +56,38 @@ class Result:
 
     def __str__(self):
         return "exit %d\n%s%s" % (self.code, self.out, self.err)
+
+
+class Pester:
+    """Does something over and over, in a thread, until the end of a with."""
+
+    def __init__(self, once, pause_s):
+        self.rounds = 0
+        self.error = None
+        self._once = once
+        self._pause_s = pause_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop)
+
+    def _loop(self):
+        try:
+            while not self._stop.is_set():
+                self._once()
+                self.rounds += 1
+                self._stop.wait(self._pause_s)
+        except Exception as e:  # told to the test when it ends
+            self.error = e
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        if self.error:
+            raise self.error
+        expect(self.rounds > 0, "no probe was made")
 
 
 class Product:
@@ -345,3 +380,32 @@ def leak_filter(lab, tor_net="198.51.100.0/24", uplink=None):
         host_mac(lab),
         " or ".join("(%s)" % a for a in allowed),
     )
+
+
+def run_in_lab(cases, stage, name, doc, **lab_options):
+    """The main() of tests that share one lab: a stage(lab, directory), which is
+    a Product, and the Cases tried on it. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
+    parser.add_argument("--list", action="store_true", help="name the cases")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up")
+    parser.add_argument("word", nargs="*")
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(cases.names()))
+        return 0
+    lab = Lab(name="%s-%d" % (name, os.getpid()), **lab_options)
+    directory = tempfile.mkdtemp(prefix="torvm-%s-" % name)
+    os.chmod(directory, 0o755)
+    start = time.monotonic()
+    try:
+        lab.up()
+        print("# lab up in %.1f s" % (time.monotonic() - start))
+        product = stage(lab, directory)
+        code = cases.run(product, args.word, stage.ensure_down)
+        if not args.word:
+            product.ensure_down()
+        return code
+    finally:
+        if not args.keep:
+            lab.down()
+            shutil.rmtree(directory, ignore_errors=True)

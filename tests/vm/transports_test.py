@@ -7,24 +7,21 @@ Every case holds the capture on the router's side of the host's uplink to the br
 or proxy of its configuration: who else is contacted is a leak.
 """
 
-import argparse
 import base64
 import contextlib
 import os
 import shutil
 import stat
 import sys
-import tempfile
-import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from cases import Cases  # noqa: E402
 from product import (  # noqa: E402
-    Lab,
     Product,
     expect,
     leak_filter,
+    run_in_lab,
     same_network,
     wait_for,
 )
@@ -345,29 +342,7 @@ def wrong_password_is_named_by_socks5(t):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--list", action="store_true", help="name the cases")
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    parser.add_argument("word", nargs="*")
-    args = parser.parse_args()
-    if args.list:
-        print("\n".join(cases.names()))
-        return 0
-    lab = Lab(name="transports-%d" % os.getpid())
-    directory = tempfile.mkdtemp(prefix="torvm-transports-")
-    os.chmod(directory, 0o755)
-    start = time.monotonic()
-    try:
-        lab.up()
-        print("# lab up in %.1f s" % (time.monotonic() - start))
-        stage = Stage(lab, directory)
-        code = cases.run(stage, args.word, Stage.ensure_down)
-        stage.ensure_down()
-        return code
-    finally:
-        if not args.keep:
-            lab.down()
-            shutil.rmtree(directory, ignore_errors=True)
+    return run_in_lab(cases, Stage, "transports", __doc__)
 
 
 if __name__ == "__main__":
