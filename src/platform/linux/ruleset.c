@@ -20,6 +20,9 @@
  *    egressN              the same on each link that leads out, for what never
  *                         passes inet: AF_PACKET, bridged guests, macvlan
  *
+ * This file writes the chains that every mode has; ruleset_uplink.c (uplink,
+ * mark), ruleset_lan.c and ruleset_egress.c write the others.
+ *
  * The uplink is known by who sent the first packet of a flow. A rule on a
  * socket's user can only ever allow: once QEMU has been killed, its last
  * packets have no user any more, and a rule that denies by user would let them
@@ -38,9 +41,9 @@
  * be given to another link; the TAP by name, because it comes and goes.
  */
 #include "platform/linux/ruleset.h"
+#include "platform/linux/ruleset_words.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <linux/if_ether.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
@@ -48,29 +51,12 @@
 #include <stddef.h>
 #include <string.h>
 
-#define LOOPBACK_INDEX 1
-#define DNS_PORT 53
-
 /* Bridges in the set of inner ones; the containers of more have no network. */
 #define INNER_MAX 256
 
 /* Senders without NAT that are remembered, and for how long. */
 #define UNTRANSLATED_MAX 1024
 #define UNTRANSLATED_MS 30000
-
-/* Of one chain, NFT_NETDEVICE_MAX in the kernel. */
-#define DEVICES_PER_CHAIN 256
-#define EGRESS_CHAINS_MAX 16
-
-/* Offsets of header fields, in bytes (RFC 791, 8200, 9293, 826). */
-#define IP4_SADDR 12
-#define IP4_DADDR 16
-#define IP6_HOPLIMIT 7
-#define IP6_SADDR 8
-#define IP6_DADDR 24
-#define TCP_FLAGS 13
-#define DPORT 2
-#define ARP_SENDER_IP 14
 
 #define ICMP4_REDIRECT 5
 #define ICMP6_MLD_REPORT 131
@@ -101,88 +87,10 @@ const char *ruleset_counter_name(enum ruleset_counter counter)
 	return counter_names[counter];
 }
 
-#define IP4(a, b, c, d) ((const uint8_t[4]){ a, b, c, d })
-#define IP6(a, b) \
-	((const uint8_t[16]){ (a) >> 8, (a) & 255, (b) >> 8, (b) & 255 })
-
-/*
- * Where no relay can be: IANA's special-purpose registries. The documentation
- * networks are left out: nothing routes them but a laboratory, where they stand
- * for the Internet.
- */
-static void add_private_sets(struct nft_batch *b)
-{
-	const struct nft_range private4[] = {
-		{ IP4(0, 0, 0, 0), IP4(1, 0, 0, 0) },
-		{ IP4(10, 0, 0, 0), IP4(11, 0, 0, 0) },
-		{ IP4(100, 64, 0, 0), IP4(100, 128, 0, 0) },
-		{ IP4(127, 0, 0, 0), IP4(128, 0, 0, 0) },
-		{ IP4(169, 254, 0, 0), IP4(169, 255, 0, 0) },
-		{ IP4(172, 16, 0, 0), IP4(172, 32, 0, 0) },
-		{ IP4(192, 0, 0, 0), IP4(192, 0, 1, 0) },
-		{ IP4(192, 168, 0, 0), IP4(192, 169, 0, 0) },
-		{ IP4(198, 18, 0, 0), IP4(198, 20, 0, 0) },
-		{ IP4(224, 0, 0, 0), NULL },
-	};
-	/* All but the global unicast space 2000::/3, and 6to4 of it. */
-	const struct nft_range private6[] = {
-		{ IP6(0, 0), IP6(0x2000, 0) },
-		{ IP6(0x2002, 0), IP6(0x2003, 0) },
-		{ IP6(0x4000, 0), NULL },
-	};
-
-	nft_set_add(b, "private4", NFT_TYPE_IPADDR, 4, private4,
-		    ARRAY_SIZE(private4));
-	nft_set_add(b, "private6", NFT_TYPE_IP6ADDR, 16, private6,
-		    ARRAY_SIZE(private6));
-}
-
-static bool has_uplink(const struct ruleset *rs)
-{
-	return rs->mode == NET_FIREWALL_UPLINK || rs->mode == NET_FIREWALL_OPEN;
-}
-
-/* Lockdown has no configuration to go by. */
-static bool has_lan(const struct ruleset *rs)
-{
-	return rs->lan->n > 0 && rs->mode != NET_FIREWALL_LOCKDOWN;
-}
-
 static const char *table_comment(const struct ruleset *rs)
 {
 	return rs->mode == NET_FIREWALL_LOCKDOWN ? RULESET_LOCKDOWN_COMMENT
 						 : NULL;
-}
-
-static void base_chain(struct nft_batch *b, const char *name, uint32_t num,
-		       int32_t priority, uint32_t policy)
-{
-	const struct nft_hook hook = {
-		.type = "filter",
-		.num = num,
-		.priority = priority,
-		.policy = policy,
-	};
-
-	nft_chain_add(b, name, &hook);
-}
-
-static void verdict(struct nft_batch *b, int code)
-{
-	nft_verdict(b, code, NULL);
-	nft_rule_end(b);
-}
-
-static void jump(struct nft_batch *b, const char *chain)
-{
-	nft_verdict(b, NFT_JUMP, chain);
-	nft_rule_end(b);
-}
-
-static void count_drop(struct nft_batch *b, enum ruleset_counter counter)
-{
-	nft_count(b, counter_names[counter]);
-	verdict(b, NF_DROP);
 }
 
 static void icmp6_type(struct nft_batch *b, uint8_t type, uint8_t hop_limit)
@@ -201,22 +109,6 @@ static void is_dns(struct nft_batch *b)
 	nft_l4proto(b, IPPROTO_UDP);
 	nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, DPORT, sizeof(dns));
 	nft_cmp(b, NFT_CMP_EQ, &dns, sizeof(dns));
-}
-
-static void is_syn(struct nft_batch *b, uint32_t op)
-{
-	nft_l4proto(b, IPPROTO_TCP);
-	nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, TCP_FLAGS, 1);
-	/* FIN, SYN, RST, ACK */
-	nft_mask(b, &(uint8_t){ 0x17 }, 1);
-	nft_cmp_u8(b, op, 0x02);
-}
-
-static void ct_state(struct nft_batch *b, uint32_t bits)
-{
-	nft_ct(b, NFT_CT_STATE);
-	nft_mask(b, &bits, sizeof(bits));
-	nft_cmp_u32(b, NFT_CMP_NEQ, 0);
 }
 
 static void family_is(struct nft_batch *b, uint16_t ethertype)
@@ -360,124 +252,11 @@ static void add_input_chain(struct nft_batch *b, const struct net_plan *plan)
 	count_drop(b, RULESET_DROPPED_GUEST);
 }
 
-static void begin_first_packet(struct nft_batch *b, const struct net_plan *plan,
-			       uint8_t family, uint8_t protocol)
-{
-	nft_rule(b, "the first packet of a flow of the uplink");
-	nft_nfproto(b, family);
-	if (protocol == IPPROTO_TCP)
-		is_syn(b, NFT_CMP_EQ);
-	else
-		nft_l4proto(b, protocol);
-	ct_state(b, NF_CT_STATE_BIT(IP_CT_NEW));
-	nft_meta(b, NFT_META_OIF);
-	nft_cmp_u32(b, NFT_CMP_NEQ, LOOPBACK_INDEX);
-	nft_ifname(b, NFT_META_OIFNAME, NFT_CMP_NEQ, plan->tap_name);
-}
-
-static void end_first_packet(struct nft_batch *b, const struct net_plan *plan)
-{
-	nft_fib_type(b);
-	nft_cmp_u32(b, NFT_CMP_NEQ, RTN_LOCAL);
-	nft_ct_mark_set(b, plan->mark);
-	nft_meta_mark_set(b, plan->mark);
-	nft_rule_end(b);
-}
-
-static void to_port(struct nft_batch *b, uint32_t op, uint16_t port)
-{
-	const uint16_t be = htons(port);
-
-	nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, DPORT, sizeof(be));
-	nft_cmp(b, op, &be, sizeof(be));
-}
-
-static void to_anybody(struct nft_batch *b, const struct net_plan *plan,
-		       uint8_t family, uint8_t protocol)
-{
-	const bool v4 = family == NFPROTO_IPV4;
-
-	begin_first_packet(b, plan, family, protocol);
-	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, v4 ? IP4_DADDR : IP6_DADDR,
-		    v4 ? 4 : 16);
-	nft_lookup(b, v4 ? "private4" : "private6", NFT_LOOKUP_F_INV);
-	/* Names are looked up by peers only: the host's own resolvers. */
-	if (protocol == IPPROTO_UDP)
-		to_port(b, NFT_CMP_NEQ, DNS_PORT);
-	end_first_packet(b, plan);
-}
-
-static void to_peer(struct nft_batch *b, const struct net_plan *plan,
-		    const struct net_peer *peer)
-{
-	begin_first_packet(b, plan, NFPROTO_IPV4, peer->protocol);
-	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, IP4_DADDR, 4);
-	nft_cmp(b, NFT_CMP_EQ, &peer->address, sizeof(peer->address));
-	if (peer->port)
-		to_port(b, NFT_CMP_EQ, peer->port);
-	else
-		to_port(b, NFT_CMP_NEQ, DNS_PORT);
-	end_first_packet(b, plan);
-}
-
-/* What a flow of the uplink begins with. */
-static void add_uplink_chain(struct nft_batch *b, const struct net_plan *plan)
-{
-	static const uint8_t families[] = { NFPROTO_IPV4, NFPROTO_IPV6 };
-	const struct net_uplink *uplink = &plan->uplink;
-
-	nft_chain_add(b, "uplink", NULL);
-	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
-		if (uplink->any_tcp)
-			to_anybody(b, plan, families[i], IPPROTO_TCP);
-		if (uplink->any_udp)
-			to_anybody(b, plan, families[i], IPPROTO_UDP);
-	}
-	for (size_t i = 0; i < uplink->n_peers && i < NET_PEERS_MAX; i++)
-		to_peer(b, plan, &uplink->peers[i]);
-}
-
-static void add_mark_chain(struct nft_batch *b, const struct net_plan *plan)
-{
-	base_chain(b, "mark", NF_INET_LOCAL_OUT, -150, NF_ACCEPT);
-	nft_rule(b, "nobody brings the mark along");
-	nft_meta(b, NFT_META_MARK);
-	nft_cmp_u32(b, NFT_CMP_EQ, plan->mark);
-	nft_meta_mark_set(b, 0);
-	nft_rule_end(b);
-	/* Not a denial: a packet that has no socket any more does not match
-	 * and goes on to the flow's mark. */
-	nft_rule(b, "sockets of others");
-	nft_meta(b, NFT_META_SKUID);
-	nft_cmp_u32(b, NFT_CMP_NEQ, plan->vm_uid);
-	verdict(b, NFT_RETURN);
-	nft_rule(b, "a flow of the uplink");
-	nft_ct(b, NFT_CT_MARK);
-	nft_cmp_u32(b, NFT_CMP_EQ, plan->mark);
-	nft_ct(b, NFT_CT_DIRECTION);
-	nft_cmp_u8(b, NFT_CMP_EQ, IP_CT_DIR_ORIGINAL);
-	nft_meta_mark_set(b, plan->mark);
-	verdict(b, NFT_RETURN);
-	/* From here on only what is known to be the uplink's. */
-	nft_rule(b, NULL);
-	nft_meta(b, NFT_META_SKUID);
-	nft_cmp_u32(b, NFT_CMP_EQ, plan->vm_uid);
-	jump(b, "uplink");
-}
-
 static void accept_loopback(struct nft_batch *b)
 {
 	nft_rule(b, NULL);
 	nft_meta(b, NFT_META_OIF);
 	nft_cmp_u32(b, NFT_CMP_EQ, LOOPBACK_INDEX);
-	verdict(b, NF_ACCEPT);
-}
-
-static void accept_mark(struct nft_batch *b, const struct net_plan *plan)
-{
-	nft_rule(b, "the uplink");
-	nft_meta(b, NFT_META_MARK);
-	nft_cmp_u32(b, NFT_CMP_EQ, plan->mark);
 	verdict(b, NF_ACCEPT);
 }
 
@@ -514,85 +293,6 @@ static void accept_inner(struct nft_batch *b)
 	nft_rule(b, "a bridge without a port that leads out");
 	by_inner(b, NFT_META_OIF);
 	verdict(b, NF_ACCEPT);
-}
-
-/* @key: NFT_META_IIF, then by source; NFT_META_OIF, then by destination */
-static void by_lan(struct nft_batch *b, const struct lan_network *network,
-		   uint32_t key)
-{
-	const bool v4 = network->family == AF_INET;
-	const uint32_t len = v4 ? 4 : 16;
-	uint32_t offset;
-	uint8_t mask[16];
-
-	if (key == NFT_META_IIF)
-		offset = v4 ? IP4_SADDR : IP6_SADDR;
-	else
-		offset = v4 ? IP4_DADDR : IP6_DADDR;
-	lan_mask(network->len, mask);
-	nft_meta(b, key);
-	nft_cmp_u32(b, NFT_CMP_EQ, (uint32_t)network->ifindex);
-	nft_nfproto(b, v4 ? NFPROTO_IPV4 : NFPROTO_IPV6);
-	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, offset, len);
-	nft_mask(b, mask, len);
-	nft_cmp(b, NFT_CMP_EQ, network->address, len);
-}
-
-/*
- * The private networks on the host's own links (lan.c), and never a name
- * server there: a name that is asked for tells where one goes.
- */
-static void add_lan_chains(struct nft_batch *b, const struct ruleset *rs)
-{
-	/* DNS, NetBIOS names, DNS over TLS and QUIC, mDNS, LLMNR */
-	const uint16_t names[] = { htons(53), htons(137), htons(853),
-				   htons(5353), htons(5355) };
-	static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_UDP,
-					     IPPROTO_ICMP, IPPROTO_ICMPV6 };
-	const struct in_addr mask = { htonl(0xfffffffc) }; /* /30 */
-	const struct in_addr network = { rs->plan->host_ip.s_addr &
-					 mask.s_addr };
-
-	nft_key_set_add(b, "names", NFT_TYPE_SERVICE, sizeof(names[0]), names,
-			ARRAY_SIZE(names));
-	nft_chain_add(b, "lan_protocols", NULL);
-	for (size_t i = 0; i < ARRAY_SIZE(protocols); i++) {
-		nft_rule(b, NULL);
-		nft_l4proto(b, protocols[i]);
-		verdict(b, NF_ACCEPT);
-	}
-	nft_chain_add(b, "lan", NULL);
-	nft_rule(b, "the TAP's network is none");
-	nft_nfproto(b, NFPROTO_IPV4);
-	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, IP4_DADDR, 4);
-	nft_mask(b, &mask, sizeof(mask));
-	nft_cmp(b, NFT_CMP_EQ, &network, sizeof(network));
-	verdict(b, NFT_RETURN);
-	/* A denial by user holds where every flow is denied its first packet:
-	 * what comes later without a socket belongs to none. */
-	nft_rule(b, "the VM has no business there");
-	nft_meta(b, NFT_META_SKUID);
-	nft_cmp_u32(b, NFT_CMP_EQ, rs->plan->vm_uid);
-	verdict(b, NFT_RETURN);
-	for (size_t i = 0; i < 2; i++) {
-		nft_rule(b, "no name servers");
-		nft_l4proto(b, protocols[i]);
-		nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, DPORT,
-			    sizeof(names[0]));
-		nft_lookup(b, "names", 0);
-		verdict(b, NFT_RETURN);
-	}
-	for (size_t i = 0; i < rs->lan->n; i++) {
-		nft_rule(b, NULL);
-		by_lan(b, &rs->lan->v[i], NFT_META_OIF);
-		jump(b, "lan_protocols");
-	}
-	nft_chain_add(b, "from_lan", NULL);
-	for (size_t i = 0; i < rs->lan->n; i++) {
-		nft_rule(b, NULL);
-		by_lan(b, &rs->lan->v[i], NFT_META_IIF);
-		verdict(b, NF_ACCEPT);
-	}
 }
 
 static void from_host_to_tap(struct nft_batch *b, const struct net_plan *plan)
@@ -760,82 +460,6 @@ static void add_postrouting_chain(struct nft_batch *b, const struct ruleset *rs)
 	nft_rule_end(b);
 }
 
-static void accept_ethertype(struct nft_batch *b, const char *comment,
-			     uint16_t ethertype)
-{
-	uint16_t be = htons(ethertype);
-
-	nft_rule(b, comment);
-	nft_meta(b, NFT_META_PROTOCOL);
-	nft_cmp(b, NFT_CMP_EQ, &be, sizeof(be));
-	verdict(b, NF_ACCEPT);
-}
-
-static void add_out_chain(struct nft_batch *b, const struct ruleset *rs)
-{
-	const struct net_plan *plan = rs->plan;
-	const uint16_t arp = htons(ETH_P_ARP);
-
-	nft_chain_add(b, "out", NULL);
-	if (has_uplink(rs) || has_lan(rs))
-		accept_mark(b, plan);
-	/* Linux answers ARP for any of its addresses on any link. */
-	nft_rule(b, "nobody on the LAN learns of the TAP");
-	nft_meta(b, NFT_META_PROTOCOL);
-	nft_cmp(b, NFT_CMP_EQ, &arp, sizeof(arp));
-	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, ARP_SENDER_IP, 4);
-	nft_cmp(b, NFT_CMP_EQ, &plan->host_ip, sizeof(plan->host_ip));
-	count_drop(b, RULESET_DROPPED_EGRESS);
-	accept_ethertype(b, "ARP", ETH_P_ARP);
-	accept_ethertype(b, "EAPOL", ETH_P_PAE);
-	nft_rule(b, NULL);
-	jump(b, "hold");
-	nft_rule(b, NULL);
-	count_drop(b, RULESET_DROPPED_EGRESS);
-}
-
-static void add_egress_chains(struct nft_batch *b, const struct ruleset *rs)
-{
-	static const char *const names[EGRESS_CHAINS_MAX] = {
-		"egress0",  "egress1",  "egress2",  "egress3",
-		"egress4",  "egress5",  "egress6",  "egress7",
-		"egress8",  "egress9",  "egress10", "egress11",
-		"egress12", "egress13", "egress14", "egress15",
-	};
-	const char *devices[DEVICES_PER_CHAIN + 1];
-	const struct net_links *links = rs->links;
-	size_t next = 0, n;
-
-	for (size_t chain = 0; chain < EGRESS_CHAINS_MAX; chain++) {
-		struct nft_hook hook = {
-			.type = "filter",
-			.num = NF_NETDEV_EGRESS,
-			.priority = 0,
-			.policy = NF_DROP,
-			.devices = devices,
-		};
-
-		for (n = 0; next < links->n && n < DEVICES_PER_CHAIN; next++)
-			if (link_reach(links, &links->v[next],
-				       rs->plan->tap_name) == LINK_REACH_OUTER)
-				devices[n++] = links->v[next].name;
-		if (n == 0)
-			return;
-		devices[n] = NULL;
-		nft_chain_add(b, names[chain], &hook);
-		nft_rule(b, NULL);
-		jump(b, "out");
-	}
-	/* More links than the chains can take: no ruleset is better than one
-	 * with a hole. */
-	for (; next < links->n; next++)
-		if (link_reach(links, &links->v[next], rs->plan->tap_name) ==
-		    LINK_REACH_OUTER) {
-			b->err = b->err ? b->err : -E2BIG;
-			return;
-		}
-}
-
 void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 {
 	nft_table_add(b, NFPROTO_INET, NET_TABLE_NAME, rs->table_flags,
@@ -854,13 +478,10 @@ void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 	add_refuse_forward_chain(b);
 	add_prerouting_chain(b, rs->plan);
 	add_input_chain(b, rs->plan);
-	if (has_uplink(rs)) {
-		add_private_sets(b);
-		add_uplink_chain(b, rs->plan);
-		add_mark_chain(b, rs->plan);
-	}
+	if (has_uplink(rs))
+		ruleset_uplink_add(b, rs->plan);
 	if (has_lan(rs))
-		add_lan_chains(b, rs);
+		ruleset_lan_add(b, rs);
 	add_output_chain(b, rs);
 	add_forward_chain(b, rs);
 	add_postrouting_chain(b, rs);
@@ -871,6 +492,5 @@ void ruleset_build(struct nft_batch *b, const struct ruleset *rs)
 			rs->counts[RULESET_DROPPED_EGRESS].packets,
 			rs->counts[RULESET_DROPPED_EGRESS].bytes);
 	add_hold_chain(b);
-	add_out_chain(b, rs);
-	add_egress_chains(b, rs);
+	ruleset_egress_add(b, rs);
 }
