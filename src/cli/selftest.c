@@ -23,8 +23,9 @@
  *
  * Probes go to documentation addresses (RFC 5737, RFC 3849) and live for one
  * hop. Two would be carried further by TorVM itself and are different: TCP
- * without a link goes to a private address, which Tor refuses, and DNS is tried
- * on links only.
+ * without a link goes into 0.0.0.0/8 (RFC 1122), which Tor refuses and which,
+ * unlike the private networks, is never the LAN that LAN access opens; and DNS
+ * is tried on links only.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -148,6 +149,14 @@ static void random_bytes(void *buf, size_t n)
 
 /* --- the judge --- */
 
+static bool leads_out(const struct selftest *t, int ifindex)
+{
+	for (size_t i = 0; i < t->n_links; i++)
+		if (t->links[i].index == ifindex)
+			return true;
+	return false;
+}
+
 static void judge(struct selftest *t, const uint8_t *frame, size_t len,
 		  int ifindex)
 {
@@ -162,7 +171,8 @@ static void judge(struct selftest *t, const uint8_t *frame, size_t len,
 	for (size_t i = 0; i < t->n_probes; i++) {
 		struct probe *p = &t->probes[i];
 
-		if (p->needle_len &&
+		/* What has got out stays so, wherever it is seen later. */
+		if (p->needle_len && !leads_out(t, p->seen_on) &&
 		    memmem(frame, len, p->needle, p->needle_len))
 			p->seen_on = ifindex;
 	}
@@ -290,7 +300,7 @@ static void choose_address(struct probe *p)
 
 		/* Where TorVM runs, this one reaches Tor. */
 		if (type->kind == KIND_TCP && !p->link)
-			memcpy(to, (const uint8_t[]){ 10, 255, 255 }, 3);
+			memcpy(to, (const uint8_t[]){ 0, 255, 255 }, 3);
 		if (type->kind == KIND_MULTICAST)
 			memcpy(to, (const uint8_t[]){ 224, 0, 0, 251 }, 4);
 		if (type->kind == KIND_BROADCAST)
@@ -517,9 +527,8 @@ static void run(struct selftest *t)
 
 static enum result result_of(const struct selftest *t, const struct probe *p)
 {
-	for (size_t i = 0; i < t->n_links; i++)
-		if (p->seen_on == t->links[i].index)
-			return SENT;
+	if (leads_out(t, p->seen_on))
+		return SENT;
 	if (p->seen_on)
 		return INSIDE;
 	if (!p->possible)

@@ -7,7 +7,7 @@
  * sentence"; "exit N" ends it; "pid" and "resumed" tell about itself, "config"
  * about the configuration. Events come as "event NAME text" in between.
  * START_VM takes the argument vector from the file `argv` of the state
- * directory.
+ * directory. A file `lan_access` there asks for that.
  *
  * As `torvmd recover DIR` it does what `torvm recover` does; as `torvmd
  * resolved` it stands in for systemd-resolved on the bus and prints the calls.
@@ -83,6 +83,8 @@ static void request(unsigned int type)
 		strcpy(m.u.net.tap_name, "torvm0");
 		inet_pton(AF_INET, "10.10.10.2", &m.u.net.host_ip);
 		inet_pton(AF_INET, "10.10.10.1", &m.u.net.vm_ip);
+		m.u.net.lan_access = faccessat(ENGINE_FD_STATE_DIR,
+					       "lan_access", F_OK, 0) == 0;
 	}
 	if (type == BROKER_REQUEST_START_VM) {
 		m.u.start_vm.present = 1; /* VM_FD_OUTPUT */

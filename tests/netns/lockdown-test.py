@@ -192,7 +192,7 @@ class Test(b.Test):
         assert "lockdown off" in self.torvm("recover")
         self.unlocked()
 
-    def selftest(self, code):
+    def _selftest(self, code):
         report = json.loads(self.torvm("selftest", "--json", code=code))
         results = {(p["probe"], p["link"]): p["result"] for p in report["probes"]}
         assert len(results) == len(report["probes"]) > 30
@@ -201,30 +201,55 @@ class Test(b.Test):
 
     def test_selftest(self):
         """It sees what gets out, and does not claim what it cannot see."""
-        report, results = self.selftest(3)
+        report, results = self._selftest(3)
         assert (report["expected"], report["verdict"]) == ("open", "open"), report
         for (name, link), result in results.items():
             # There is no way to IPv6 here but by the link's own addresses.
             assert result == "SENT" or ("IPv6" in name and name != "mDNS, IPv6"), (name, link)
         self.torvm("lockdown", "on", "--yes")
-        report, results = self.selftest(0)
+        report, results = self._selftest(0)
         assert (report["expected"], report["verdict"]) == ("blocked", "blocked"), report
         assert set(results.values()) == {"refused"}, report
         # A link on which even what is allowed is not seen proves nothing.
         b.run("nft", "add table netdev t; add chain netdev t c { type filter hook egress "
               "device up0 priority -10; policy drop; }")
-        report, _ = self.selftest(1)
+        report, _ = self._selftest(1)
         assert (report["verdict"], report["links"][0]["watched"]) == ("unproven", False), report
         b.run("nft", "delete table netdev t")
         # Without the egress chains a packet socket is all that gets out.
         b.run("nft", "delete table netdev torvm")
-        report, results = self.selftest(1)
+        report, results = self._selftest(1)
         assert report["verdict"] == "leaking", report
         assert [k for k, v in results.items() if v == "SENT"] == [("packet socket", "up0")], report
         self.torvm("lockdown", "on", "--yes")
-        self.selftest(0)
+        self._selftest(0)
         self.torvm("lockdown", "off")
         self.unlocked()
+
+    def test_selftest_with_lan_access(self):
+        """What LAN access opens is no leak, however large the LAN is."""
+        for lan in ("10.1.2.3/8", "172.16.0.1/12", "192.168.0.1/16", "169.254.0.1/16"):
+            b.run("ip", "addr", "add", lan, "dev", "up0")
+        # Somebody has the address, whichever is tried.
+        for last in range(255):
+            b.run("ip", "neigh", "replace", f"10.255.255.{last}", "lladdr",
+                  "02:00:00:00:00:01", "nud", "permanent", "dev", "up0")
+        c = self.c
+        c.start()
+        with open(os.path.join(c.state, "lan_access"), "w", encoding="ascii"):
+            pass
+        c.protect()
+        # The stub answers no client of torvm's; its block stays.
+        c.process.kill()
+        c.process.wait()
+        seen = self.outside.seen()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.sendto(b"probe", ("10.255.255.9", b.PROBE[1]))
+        b.wait_for("the LAN to be reached", lambda: self.outside.seen() > seen)
+        report, results = self._selftest(0)
+        assert (report["expected"], report["verdict"]) == ("blocked", "blocked"), report
+        assert results.pop(("TCP, IPv4", None)) == "into TorVM", report
+        assert set(results.values()) == {"refused"}, report
 
 
 if __name__ == "__main__":

@@ -985,8 +985,8 @@ def lockdown_holds_before_and_after(t):
             expect(t.status()["lockdown"] is True, "not told while running")
             report = json.loads(t.torvm("selftest", "--json").out)
             expect(report["verdict"] == "blocked", "selftest: %s" % report)
-            results = {p["result"] for p in report["probes"]}
-            expect("into TorVM" in results, "nothing went into the VM: %s" % report)
+            inside = {p["probe"] for p in report["probes"] if p["result"] == "into TorVM"}
+            expect(inside == {"TCP, IPv4"}, "into the VM went %s" % inside)
             done = t.down()
         expect("Lockdown is on" in done.out, str(done))
         for name, result in t.probe("tcp4", *REFUSED).items():
