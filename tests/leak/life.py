@@ -59,6 +59,7 @@ class Life(Walk):
             if k < len(names):
                 self.plan.append((names[k], transition))
         self.down = None
+        self.engine = None  # the one that is held
 
     def set_plan(self, text):
         self.plan = [tuple(step.split("@")) for step in text.split(",")]
@@ -113,12 +114,15 @@ class Life(Walk):
 
         wait_for("transition to " + transition, held, HELD_WITHIN_S, 0.1)
         self.held = True
+        self.engine = self._stopped()
 
     def _go_on(self):
+        """The engine that was held, if it is still there: another one may already
+        stand still at the next transition."""
         self.held = False
-        engine = self._stopped()
-        if engine:
-            self.t.kill(engine, signal.SIGCONT)
+        if self.engine and self._stopped() == self.engine:
+            self.t.kill(self.engine, signal.SIGCONT)
+        self.engine = None
 
     # --- the cells ------------------------------------------------------------
 
@@ -126,6 +130,8 @@ class Life(Walk):
         fault, begin, judge = FAULTS[name](), time.monotonic(), self.stage.judge
         self._reach(transition)
         self.moment = transition
+        # Before the fault: an engine that comes after a killed one is soon past it.
+        self.t.order("test-hold", following or "-")
         self.window_ms, self.excused = None, 0
         capture = "life-%d" % len(self.result["cells"])
         with Captures(self.stage, capture) as captures:
@@ -136,8 +142,6 @@ class Life(Walk):
                 fault.heal(self)
             captures.sync()
             until_now = captures.frames()
-            # Before it goes on, or it would be past it.
-            self.t.order("test-hold", following or "-")
             self._go_on()
             self._settle(transition)
             captures.sync()

@@ -65,7 +65,12 @@ class Walk:
             self.ip("%s route replace default via %s" % (family, router))
 
     def qemu(self):
-        return wait_for("QEMU", lambda: self.t.status()["vm"]["pid"], 60)
+        def pid():
+            # An engine that stands still says nothing.
+            pids = self.t.qemu_pids() if self.held else [self.t.status()["vm"]["pid"]]
+            return pids[0] if pids else None
+
+        return wait_for("QEMU", pid, 60)
 
     def window(self, since):
         """A window that is not promised to be closed ends here."""
