@@ -28,10 +28,12 @@ _MODULE_LIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "modules
 
 # The uids are part of docs/guest-protocol.md.
 _USERS = (("tor", 100, "/var/lib/tor-state"), ("transport", 101, "/"),
-          ("resolver", 102, "/"))
+          ("resolver", 102, "/"), ("tls", 103, "/"))
 _PASSWD = "root:x:0:0::/:/nonexistent\n" + "".join(
     f"{name}:x:{uid}:{uid}::{home}:/nonexistent\n" for name, uid, home in _USERS)
 _GROUP = "root:x:0:\n" + "".join(f"{name}:x:{uid}:\n" for name, uid, _ in _USERS)
+
+_LIBRARIES = ("/usr/lib/", "/usr/lib64/")
 
 # Mount points and other empty directories: path, mode.
 _DIRECTORIES = (
@@ -88,16 +90,53 @@ class _Tree:
             "installed_as": to,
         })
 
+    def _find_library(self, source, arch, name, wanting):
+        """(package, path, data) of a soname, or of the interpreter's path,
+        looked for in the package that wants it and its dependencies.
+
+        source: debian.Archive, prepared."""
+        candidates = [wanting.name, *wanting.depends]
+        source.load(candidates)
+        # What is open already first, so that nothing is fetched in vain, then
+        # what is called a library.
+        candidates.sort(key=lambda c: (c not in self._opened, c[:3] != "lib"))
+        for candidate in candidates:
+            package = self._open(source, candidate, optional=True)
+            if package is None:
+                continue
+            files, links = self._opened[candidate]
+            places = (
+                ["/usr" + name] if name.startswith("/")
+                else [f"{d}/{name}" for d in _library_dirs(arch)]
+            )
+            for place in places:
+                for _ in range(8):
+                    if place not in links:
+                        break
+                    place = links[place]
+                    # The packages are usr-merged; links may say /lib.
+                    if place.startswith("/lib"):
+                        place = "/usr" + place
+                if place in files:
+                    return package, place, files[place]
+        raise BuildError(
+            f"{name}, needed by a file of package {wanting.name}, is in none of "
+            "its dependencies: " + ", ".join(candidates)
+        )
+
     def _sort(self):
         self.packages.sort(key=lambda package: package.name)
         self.sources.sort(key=lambda source: source["path"])
 
 
 class Transports(_Tree):
-    """What a pluggable transport needs beside the root file system."""
+    """What pluggable transports, and a proxy that is spoken to by TLS, need beside
+    the root file system."""
 
     PACKAGE = "lyrebird"
     PROGRAM = "/usr/bin/lyrebird"
+    TLS_PACKAGE = "stunnel4"
+    TLS_PROGRAM = "/usr/bin/stunnel4"
     CA_PACKAGE = "ca-certificates"
     CA_FILE = "/etc/ssl/certs/ca-certificates.crt"  # where Go looks first
     _CA_FOLDER = "/usr/share/ca-certificates/"
@@ -105,7 +144,8 @@ class Transports(_Tree):
     def __init__(self, mtime):
         super().__init__(
             mtime,
-            lambda path: path == self.PROGRAM or path.startswith(self._CA_FOLDER),
+            lambda path: path in (self.PROGRAM, self.TLS_PROGRAM)
+            or path.startswith((self._CA_FOLDER, *_LIBRARIES)),
         )
 
     def build(self, stable, unstable, arch, present):
@@ -122,10 +162,28 @@ class Transports(_Tree):
                     f"{self.PROGRAM} needs {name}, which Tor's image does not have"
                 )
         self._take(package, self.PROGRAM, self.PROGRAM, program, 0o755)
+        self._add_tls_client(stable, arch, present)
         self._add_certificates(stable)
         # What PID 1 looks up, or was given, is what a transport finds.
         self.archive.add_link("/etc/hosts", "/run/torvm/hosts")
         self._sort()
+
+    def _add_tls_client(self, stable, arch, present):
+        """stunnel, and the libraries that Tor does not need."""
+        package = self._open(stable, self.TLS_PACKAGE)
+        program = self._file(package, self.TLS_PROGRAM)
+        self._take(package, self.TLS_PROGRAM, self.TLS_PROGRAM, program, 0o755)
+        wanted = [(name, package) for name in elf.Elf(program).needed]
+        seen = set()
+        while wanted:
+            name, wanting = wanted.pop()
+            to = f"/usr/lib/{arch.multiarch}/{name}"
+            if to in present or to in seen:
+                continue
+            seen.add(to)
+            owner, path, data = self._find_library(stable, arch, name, wanting)
+            self._take(owner, path, to, data, 0o644)
+            wanted += [(needed, owner) for needed in elf.Elf(data).needed]
 
     def _add_certificates(self, stable):
         """As update-ca-certificates does it: one file after the other."""
@@ -149,7 +207,6 @@ class Rootfs(_Tree):
         super().__init__(mtime, _may_be_wanted)
         self._debian = archive
         self._arch = arch
-        self._library_dirs = (f"/usr/lib/{arch.multiarch}", "/usr/lib64", "/usr/lib")
         self.kernel = b""
         self.kernel_release = ""
 
@@ -182,8 +239,9 @@ class Rootfs(_Tree):
         libraries = {}
 
         def find(name, wanted_by):
-            found = self._find_library(name, owners[wanted_by])
-            owner, path, data = found
+            owner, path, data = self._find_library(
+                self._debian, self._arch, name, owners[wanted_by]
+            )
             owners[path] = owner
             libraries[path] = data
             return path, data
@@ -199,37 +257,6 @@ class Rootfs(_Tree):
                 # One file under the name that is asked for, no link chain.
                 to, mode = f"/usr/lib/{self._arch.multiarch}/{name}", 0o644
             self._take(owners[path], path, to, libraries[path], mode)
-
-    def _find_library(self, name, wanting):
-        """(package, path, data) of a soname, or of the interpreter's path,
-        looked for in the package that wants it and its dependencies."""
-        candidates = [wanting.name, *wanting.depends]
-        self._debian.load(candidates)
-        # What is open already first, so that nothing is fetched in vain.
-        candidates.sort(key=lambda c: c not in self._opened)
-        for candidate in candidates:
-            package = self._open(self._debian, candidate, optional=True)
-            if package is None:
-                continue
-            files, links = self._opened[candidate]
-            places = (
-                ["/usr" + name] if name.startswith("/")
-                else [f"{d}/{name}" for d in self._library_dirs]
-            )
-            for place in places:
-                for _ in range(8):
-                    if place not in links:
-                        break
-                    place = links[place]
-                    # The packages are usr-merged; links may say /lib.
-                    if place.startswith("/lib"):
-                        place = "/usr" + place
-                if place in files:
-                    return package, place, files[place]
-        raise BuildError(
-            f"{name}, needed by a file of package {wanting.name}, is in none of "
-            "its dependencies: " + ", ".join(candidates)
-        )
 
     # -- the kernel and its modules
 
@@ -266,5 +293,9 @@ class Rootfs(_Tree):
         self.archive.add_file("/etc/torvm/modules", "".join(lines).encode())
 
 
+def _library_dirs(arch):
+    return (f"/usr/lib/{arch.multiarch}", "/usr/lib64", "/usr/lib")
+
+
 def _may_be_wanted(path):
-    return path.startswith(("/usr/lib/", "/usr/lib64/", "/boot/vmlinu")) or path == PROGRAM
+    return path.startswith((*_LIBRARIES, "/boot/vmlinu")) or path == PROGRAM

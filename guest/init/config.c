@@ -27,6 +27,7 @@ enum key {
 	KEY_UPLINK,
 	KEY_TRANSPORT,
 	KEY_PROXY,
+	KEY_TLS_PROXY,
 	/* From here on: may be given more than once. */
 	KEY_PEER,
 	KEY_NAME,
@@ -46,6 +47,7 @@ static const char *const key_names[] = {
 	[KEY_UPLINK] = "uplink",
 	[KEY_TRANSPORT] = "transport",
 	[KEY_PROXY] = "proxy",
+	[KEY_TLS_PROXY] = "tls_proxy",
 	[KEY_PEER] = "peer",
 	[KEY_NAME] = "name",
 	[KEY_RESOLVER] = "resolver",
@@ -220,6 +222,18 @@ static int parse_proxy(char *value, struct guest_proxy *proxy)
 	return 0;
 }
 
+static int parse_tls_proxy(char *value, struct guest_tls_proxy *proxy)
+{
+	char *words[3];
+
+	if (split(value, words, 3) != 3 || parse_host(words[0], proxy->host) ||
+	    parse_port(words[1], &proxy->port))
+		return -EINVAL;
+	proxy->own_authorities = !strcmp(words[2], "own");
+	return proxy->own_authorities || !strcmp(words[2], "public") ? 0
+								     : -EINVAL;
+}
+
 /* 0, UDP: any but a resolver's. */
 static int parse_peer_port(const char *s, uint8_t protocol, uint16_t *ret)
 {
@@ -306,6 +320,7 @@ static int parse_value(enum key key, char *value, struct guest_config *config)
 	case KEY_UPLINK: return parse_uplink(value, config);
 	case KEY_TRANSPORT: return parse_transport(value, config);
 	case KEY_PROXY: return parse_proxy(value, &config->proxy);
+	case KEY_TLS_PROXY: return parse_tls_proxy(value, &config->tls_proxy);
 	case KEY_PEER: return parse_peer(value, config);
 	case KEY_NAME: return parse_name(value, config);
 	case KEY_HOST: return parse_pinned(value, config);

@@ -39,6 +39,13 @@ struct guest_proxy {
 	char login[800]; /* as in a URI, percent-encoded; "": none. A secret */
 };
 
+/* To be spoken to by TLS: by whoever would go out by eth0 without it. */
+struct guest_tls_proxy {
+	char host[GUEST_HOST_NAME_MAX + 1];
+	uint16_t port;        /* 0: none */
+	bool own_authorities; /* GUEST_TLS_AUTHORITIES, else public ones */
+};
+
 struct guest_config {
 	int64_t time_s; /* host's clock at QEMU's start, UTC; -1: not given */
 	bool state_disk;
@@ -61,6 +68,7 @@ struct guest_config {
 
 	char transport[16];       /* "obfs4", ...; "": none */
 	struct guest_proxy proxy; /* of the transport; Tor's is in the torrc */
+	struct guest_tls_proxy tls_proxy;
 };
 
 /**

@@ -31,10 +31,12 @@
 #define GUEST_ETH0_GATEWAY "10.0.2.2"
 
 /* Who runs as which user and group in the guest: Tor, the pluggable transport
- * that goes out in its stead, and what looks up names for either. */
+ * that goes out in its stead, what looks up names for either, and the TLS
+ * client that goes out to a proxy for all of them. */
 #define GUEST_TOR_UID 100
 #define GUEST_TRANSPORT_UID 101
 #define GUEST_RESOLVER_UID 102
+#define GUEST_TLS_UID 103
 
 /* Most `peer`, `name` and `resolver` lines of opt/torvm/config. */
 #define GUEST_PEERS_MAX 96
@@ -49,6 +51,12 @@
 #define GUEST_TRANS_PORT 9095
 #define GUEST_DNS_PORT 9093
 #define GUEST_SOCKS_PORT 9050
+
+/* Where the TLS client for the proxy listens, on 127.0.0.1, and the file, in
+ * PEM, of the authorities that it trusts instead of the public ones. */
+#define GUEST_TLS_PORT 9094
+#define GUEST_TLS_ADDRESS "127.0.0.1:9094"
+#define GUEST_TLS_AUTHORITIES "/etc/torvm/proxy.pem"
 
 /*
  * Lines that the torrc holds, each exactly once: TransPort, DNSPort,

@@ -46,8 +46,9 @@
  *     reject with icmpx admin-prohibited
  *   }
  *
- * OUT is the transport's user where there is a transport: Tor itself then has
- * no way out. Otherwise it is Tor's.
+ * OUT is the TLS client's user where there is a proxy that wants TLS, else the
+ * transport's where there is a transport, else Tor's: all others have no way
+ * out.
  *
  * Why like this:
  * - What is not redirected has a destination that is not ours, and forwarding
@@ -599,7 +600,10 @@ static void add_output_rules(struct firewall *fw, const struct guest_config *c)
 		    NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
 	end(fw);
 
-	out_of_eth0(fw, c->transport[0] ? GUEST_TRANSPORT_UID : GUEST_TOR_UID,
+	out_of_eth0(fw,
+		    c->tls_proxy.port ? GUEST_TLS_UID
+		    : c->transport[0] ? GUEST_TRANSPORT_UID
+				      : GUEST_TOR_UID,
 		    CHAIN_UPLINK);
 	out_of_eth0(fw, GUEST_RESOLVER_UID, CHAIN_RESOLVERS);
 

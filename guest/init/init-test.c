@@ -14,6 +14,7 @@
 #include "init/ring.h"
 #include "init/dns.h"
 #include "init/pt.h"
+#include "init/tls_log.h"
 #include "init/torrc.h"
 
 #define GOOD_CONFIG                                                      \
@@ -481,6 +482,11 @@ static void test_config_uplink(void **state)
 		"proxy=http proxy.example\n",
 		"proxy=http proxy.example 1 a@b\n",
 		"proxy=http proxy.example 1 a b\n",
+		"tls_proxy=proxy.example 1\n",
+		"tls_proxy=proxy.example 0 own\n",
+		"tls_proxy=proxy.example 1 any\n",
+		"tls_proxy=a/b 1 own\n",
+		"tls_proxy=a.example 1 own\ntls_proxy=a.example 1 own\n",
 	};
 	struct guest_config c;
 	char text[512];
@@ -493,7 +499,8 @@ static void test_config_uplink(void **state)
 			       "name=tcp a.example 80\n"
 			       "host=b.example 192.0.2.2\n"
 			       "transport=meek_lite\n"
-			       "proxy=socks5 p.example 1080 u:%40\n",
+			       "proxy=socks5 p.example 1080 u:%40\n"
+			       "tls_proxy=p.example 443 own\n",
 			       &c),
 			 0);
 	assert_true(!c.any_tcp && c.any_udp);
@@ -504,6 +511,9 @@ static void test_config_uplink(void **state)
 	assert_string_equal(c.hosts[0].name, "b.example");
 	assert_string_equal(c.transport, "meek_lite");
 	assert_string_equal(c.proxy.login, "u:%40");
+	assert_string_equal(c.tls_proxy.host, "p.example");
+	assert_int_equal(c.tls_proxy.port, 443);
+	assert_true(c.tls_proxy.own_authorities);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		snprintf(text, sizeof(text), "%s%s", GOOD_CONFIG, bad[i]);
 		assert_int_equal(parse(text, &c), -EINVAL);
@@ -554,6 +564,41 @@ static void test_pt(void **state)
 		"a \"b\" c");
 	assert_string_equal(pt("LOG SEVERITY=notice MESSAGE=plain").text,
 			    "plain");
+}
+
+/* As stunnel 5.74 says it. */
+#define TLS_STAMP "2026.11.29 11:21:51 "
+
+static void test_tls_log(void **state)
+{
+	static const char *const nothing[] = {
+		"",
+		"LOG3",
+		" LOG3[0]: x",
+		TLS_STAMP "LOG5[ui]: Threading:PTHREAD Sockets:POLL,IPv6",
+		TLS_STAMP "LOG5[0]: Certificate accepted at depth=0: CN=x]: y",
+		TLS_STAMP "LOG3[0]: OCSP: No OCSP stapling response received",
+		"[ ] Compression disabled",
+		"[!] Configuration failed",
+		TLS_STAMP "LOG9[0]: x",
+		TLS_STAMP "LOG3(0]: x",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(nothing); i++)
+		assert_int_equal(tls_parse(nothing[i]).kind, TLS_KIND_NONE);
+	assert_int_equal(
+		tls_parse(TLS_STAMP "LOG5[ui]: Configuration successful").kind,
+		TLS_KIND_READY);
+	assert_int_equal(
+		tls_parse(TLS_STAMP "LOG4[0]: CERT: Subject checks failed")
+			.kind,
+		TLS_KIND_LOG);
+	assert_string_equal(tls_parse("[!] No trusted certificates found").text,
+			    "No trusted certificates found");
+	assert_string_equal(
+		tls_parse(TLS_STAMP "LOG4[0]: CERT: Subject checks failed")
+			.text,
+		"CERT: Subject checks failed");
 }
 
 /* A header, the question a.example, then @answers. */
@@ -630,6 +675,7 @@ int main(void)
 		cmocka_unit_test(test_config_limits),
 		cmocka_unit_test(test_config_uplink),
 		cmocka_unit_test(test_pt),
+		cmocka_unit_test(test_tls_log),
 		cmocka_unit_test(test_dns),
 		cmocka_unit_test(test_torrc),
 		cmocka_unit_test(test_torrc_fixed),

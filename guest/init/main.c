@@ -13,6 +13,7 @@
  *	torctl port	and the connection to Tor's ControlSocket: relay.c
  *	Tor's output	lines for the host
  *	transport's	where it listens; lines for the host
+ *	the TLS client's	that it listens; lines for the host
  *	the resolver's	what a name means
  *	power button
  *
@@ -21,14 +22,15 @@
  * Tor's life: started -> its ControlSocket answers (`ready`) -> ended, which is
  * reported and followed by a new start after a pause, or by the VM's end when
  * it happens too often. Where a pluggable transport is configured, it is
- *started first, Tor once it has said where it listens, and the end of either is
- *the end of both. The connection that showed it to be ready is kept: it is how
- *Tor is asked to stop.
+ * started first, Tor once it has said where it listens, and the end of either
+ * is the end of both. A TLS client for the proxy comes before either, in the
+ * same way. The connection that showed Tor to be ready is kept: it is how Tor
+ * is asked to stop.
  *
  * Names are looked up before all that, and again when they age: by this program
  * again, in a process of its own (resolver.c). What was found goes to the hosts
  * file and the firewall, and to the host, which has to let it out, too, and
- *says when it does.
+ * says when it does.
  *
  * All signals are blocked before anything else and stay so: the kernel delivers
  * to PID 1 only what it has a handler for, and it has none.
@@ -63,6 +65,8 @@
 #include "init/resolver.h"
 #include "init/state-disk.h"
 #include "init/system.h"
+#include "init/tls.h"
+#include "init/tls_log.h"
 #include "init/tor.h"
 #include "init/torrc.h"
 #include "init/transport.h"
@@ -70,9 +74,9 @@
 #define CLOCK_WAIT_MS 1000 /* for the host's `time` */
 #define READY_POLL_MS 20   /* between looks at Tor's ControlSocket */
 #define MEMORY_PERIOD_MS 30000
-#define STOP_TOR_MS 6000        /* from SIGNAL SHUTDOWN to SIGKILL */
-#define LAST_WORDS_MS 1000      /* for the host to read why we power off */
-#define TRANSPORT_WAIT_MS 60000 /* until it has to say where it listens */
+#define STOP_TOR_MS 6000     /* from SIGNAL SHUTDOWN to SIGKILL */
+#define LAST_WORDS_MS 1000   /* for the host to read why we power off */
+#define HELPER_WAIT_MS 60000 /* until it has to say that it listens */
 
 #define ADMIT_WAIT_MS 10000 /* for the host to let out what was found */
 /* Between look-ups: where all went well, and where it did not. */
@@ -88,8 +92,17 @@ enum tag {
 	TAG_RELAY_TOR,
 	TAG_TOR_OUTPUT,
 	TAG_TRANSPORT_OUTPUT,
+	TAG_TLS_OUTPUT,
 	TAG_RESOLVER_OUTPUT,
 	TAG_BUTTON,
+};
+
+/* A child whose output is read line by line. */
+struct program {
+	pid_t pid;  /* 0: does not run */
+	int output; /* -1: none */
+	struct line_reader lines;
+	char said[160]; /* its last complaint */
 };
 
 struct init {
@@ -102,24 +115,18 @@ struct init {
 	struct guest_config config;
 	bool clock_set;
 
-	pid_t tor;       /* 0: does not run */
-	int tor_output;  /* -1: none */
+	struct program tor;
 	int tor_control; /* -1: not ready */
-	struct line_reader tor_lines;
 	struct exits exits;
 	char torrc[GUEST_FILE_MAX + 1];
 	size_t torrc_len;
 
-	pid_t transport;      /* 0: does not run */
-	int transport_output; /* -1: none */
-	struct line_reader transport_lines;
-	uint16_t transport_port;  /* 0: has not said */
-	char transport_said[160]; /* its last complaint */
+	struct program transport;
+	uint16_t transport_port; /* 0: has not said */
+	struct program tls;
 
 	struct names names;
-	pid_t resolver;      /* 0: does not run */
-	int resolver_output; /* -1: none */
-	struct line_reader resolver_lines;
+	struct program resolver;
 	int names_retry_ms;          /* the next pause after a failure */
 	struct in_addr proxy_in_use; /* 0: none that was looked up */
 
@@ -128,7 +135,7 @@ struct init {
 	long long tor_start_ms;
 	long long tor_ready_poll_ms;
 	long long tor_kill_ms;
-	long long transport_late_ms;
+	long long helper_late_ms; /* the TLS client, then the transport */
 	long long lookup_ms;
 	long long admit_ms; /* the session waits for the host until then */
 	long long relay_retry_ms;
@@ -141,9 +148,10 @@ static struct init init = {
 	.kmsg = -1,
 	.relay.port = -1,
 	.relay.tor = -1,
-	.tor_output = -1,
-	.transport_output = -1,
-	.resolver_output = -1,
+	.tor.output = -1,
+	.transport.output = -1,
+	.tls.output = -1,
+	.resolver.output = -1,
 	.tor_control = -1,
 };
 
@@ -194,10 +202,10 @@ static void stop(struct init *in)
 	if (in->stopping)
 		return;
 	in->stopping = true;
-	if (in->tor <= 0)
+	if (in->tor.pid <= 0)
 		finish(in); /* also ends a transport that still starts */
 	if (tor_ask_to_stop(in->tor_control) < 0)
-		kill(in->tor, SIGKILL);
+		kill(in->tor.pid, SIGKILL);
 	in->tor_kill_ms = system_now_ms() + STOP_TOR_MS;
 }
 
@@ -211,6 +219,57 @@ static void watch(struct init *in, int fd, uint32_t events, enum tag tag)
 		fail(in, "cannot watch descriptor %d: %s", fd, strerror(errno));
 }
 
+/* @program was started. */
+static void begin(struct init *in, struct program *program, enum tag tag)
+{
+	program->lines = (struct line_reader){ 0 };
+	watch(in, program->output, EPOLLIN, tag);
+}
+
+/* Return: whether there may be more */
+static bool read_output(struct init *in, struct program *program,
+			void (*hear)(void *userdata, char *line, bool cut))
+{
+	char buf[4096];
+	ssize_t n;
+
+	/* It may have been closed earlier in this round. */
+	if (program->output < 0)
+		return false;
+	n = read(program->output, buf, sizeof(buf));
+	if (n > 0) {
+		line_reader_push(&program->lines, buf, (size_t)n, hear, in);
+		return true;
+	}
+	if (n < 0 && errno == EAGAIN)
+		return false;
+	/* It closed its output; its exit follows. */
+	close(program->output);
+	program->output = -1;
+	return false;
+}
+
+/* It ended: its last words. */
+static void end(struct init *in, struct program *program,
+		void (*hear)(void *userdata, char *line, bool cut))
+{
+	program->pid = 0;
+	while (read_output(in, program, hear))
+		;
+	line_reader_end(&program->lines, hear, in);
+	closep(&program->output);
+	program->output = -1;
+}
+
+/* @event: "tor-exit", or the like */
+static void report_exit(struct init *in, const char *event, int status)
+{
+	agent_event(&in->agent, event, "%s %d %u",
+		    WIFEXITED(status) ? "exit" : "signal",
+		    WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
+		    in->exits.count + 1);
+}
+
 static void stage(struct init *in, const char *name)
 {
 	agent_stage(&in->agent, name);
@@ -221,7 +280,7 @@ static void pump_relay(struct init *in)
 {
 	if (in->relay.port < 0)
 		return;
-	relay_pump(&in->relay, in->tor > 0);
+	relay_pump(&in->relay, in->tor.pid > 0);
 	in->relay_retry_ms =
 		in->relay.retry ? system_now_ms() + RELAY_RETRY_MS : 0;
 }
@@ -299,11 +358,10 @@ static void start_tor(struct init *in)
 	if (tor_write_torrc(in->torrc, in->torrc_len, &in->names,
 			    in->transport_port, &e) < 0)
 		fail(in, "%s", e.text);
-	in->tor = tor_start(&in->tor_output, &e);
-	if (in->tor < 0)
+	in->tor.pid = tor_start(&in->tor.output, &e);
+	if (in->tor.pid < 0)
 		fail(in, "%s", e.text);
-	in->tor_lines = (struct line_reader){ 0 };
-	watch(in, in->tor_output, EPOLLIN, TAG_TOR_OUTPUT);
+	begin(in, &in->tor, TAG_TOR_OUTPUT);
 	stage(in, "tor-start");
 	in->tor_ready_poll_ms = system_now_ms() + READY_POLL_MS;
 }
@@ -330,25 +388,6 @@ static void relay_tor_line(void *userdata, char *line, bool cut)
 	agent_chatter(&in->agent, "tor", line);
 }
 
-/* Return: whether there may be more */
-static bool read_tor_output(struct init *in)
-{
-	char buf[4096];
-	ssize_t n = read(in->tor_output, buf, sizeof(buf));
-
-	if (n > 0) {
-		line_reader_push(&in->tor_lines, buf, (size_t)n, relay_tor_line,
-				 in);
-		return true;
-	}
-	if (n < 0 && errno == EAGAIN)
-		return false;
-	/* It closed its output; its exit follows. */
-	close(in->tor_output);
-	in->tor_output = -1;
-	return false;
-}
-
 /* --- the transport --- */
 
 static void say_transport(struct init *in, const char *text)
@@ -365,14 +404,14 @@ static void hear_transport(void *userdata, char *line, bool cut)
 	case PT_KIND_NONE: break;
 	case PT_KIND_METHOD: in->transport_port = said.port; break;
 	case PT_KIND_DONE:
-		in->transport_late_ms = 0;
+		in->helper_late_ms = 0;
 		if (!in->transport_port)
-			kill(in->transport, SIGKILL);
-		else if (in->tor <= 0 && !in->stopping)
+			kill(in->transport.pid, SIGKILL);
+		else if (in->tor.pid <= 0 && !in->stopping)
 			start_tor(in);
 		break;
 	case PT_KIND_ERROR:
-		snprintf(in->transport_said, sizeof(in->transport_said), ": %s",
+		snprintf(in->transport.said, sizeof(in->transport.said), ": %s",
 			 said.text);
 		say_transport(in, said.text);
 		break;
@@ -382,24 +421,6 @@ static void hear_transport(void *userdata, char *line, bool cut)
 	}
 }
 
-/* Return: whether there may be more */
-static bool read_transport_output(struct init *in)
-{
-	char buf[4096];
-	ssize_t n = read(in->transport_output, buf, sizeof(buf));
-
-	if (n > 0) {
-		line_reader_push(&in->transport_lines, buf, (size_t)n,
-				 hear_transport, in);
-		return true;
-	}
-	if (n < 0 && errno == EAGAIN)
-		return false;
-	close(in->transport_output);
-	in->transport_output = -1;
-	return false;
-}
-
 static void start_transport(struct init *in)
 {
 	struct error e = ERROR_NULL(e);
@@ -407,89 +428,112 @@ static void start_transport(struct init *in)
 
 	names_address(&in->names, in->config.proxy.host, &proxy);
 	in->transport_port = 0;
-	in->transport =
-		transport_start(&in->config, proxy, &in->transport_output, &e);
-	if (in->transport < 0)
+	in->transport.pid =
+		transport_start(&in->config, proxy, &in->transport.output, &e);
+	if (in->transport.pid < 0)
 		fail(in, "%s", e.text);
-	in->transport_lines = (struct line_reader){ 0 };
-	watch(in, in->transport_output, EPOLLIN, TAG_TRANSPORT_OUTPUT);
-	in->transport_late_ms = system_now_ms() + TRANSPORT_WAIT_MS;
+	begin(in, &in->transport, TAG_TRANSPORT_OUTPUT);
+	in->helper_late_ms = system_now_ms() + HELPER_WAIT_MS;
 }
 
-/* --- both --- */
-
-static void start_session(struct init *in)
+static void start_tor_or_transport(struct init *in)
 {
-	in->tor_start_ms = in->admit_ms = 0;
-	/* An earlier one may still be on its way out. */
-	if (in->transport > 0)
-		in->tor_start_ms = system_now_ms() + READY_POLL_MS;
-	else if (in->config.transport[0])
+	if (in->config.transport[0])
 		start_transport(in);
 	else
 		start_tor(in);
 }
 
-/* Neither Tor nor a transport may be left. */
-static void session_over(struct init *in, const char *what)
+/* --- the TLS client for the proxy --- */
+
+static void hear_tls(void *userdata, char *line, bool cut)
+{
+	struct init *in = userdata;
+	struct tls_line said = tls_parse(line);
+
+	switch (said.kind) {
+	case TLS_KIND_NONE: break;
+	case TLS_KIND_READY:
+		in->helper_late_ms = 0;
+		if (in->tor.pid <= 0 && in->transport.pid <= 0 && !in->stopping)
+			start_tor_or_transport(in);
+		break;
+	case TLS_KIND_LOG:
+		snprintf(in->tls.said, sizeof(in->tls.said), ": %s", said.text);
+		agent_chatter(&in->agent, "tls", said.text);
+		break;
+	}
+}
+
+static void start_tls(struct init *in)
+{
+	struct error e = ERROR_NULL(e);
+	struct in_addr address = { 0 };
+
+	names_address(&in->names, in->config.tls_proxy.host, &address);
+	in->tls.pid =
+		tls_start(&in->config.tls_proxy, address, &in->tls.output, &e);
+	if (in->tls.pid < 0)
+		fail(in, "%s", e.text);
+	begin(in, &in->tls, TAG_TLS_OUTPUT);
+	in->helper_late_ms = system_now_ms() + HELPER_WAIT_MS;
+}
+
+/* --- all of them --- */
+
+static void start_session(struct init *in)
+{
+	in->tor_start_ms = in->admit_ms = 0;
+	/* An earlier one may still be on its way out. */
+	if (in->transport.pid > 0 || in->tls.pid > 0)
+		in->tor_start_ms = system_now_ms() + READY_POLL_MS;
+	else if (in->config.tls_proxy.port)
+		start_tls(in);
+	else
+		start_tor_or_transport(in);
+}
+
+/* Neither Tor nor what it goes through may be left. */
+static void session_over(struct init *in, const char *what, const char *why)
 {
 	int pause;
 
 	kill(-1, SIGKILL);
-	in->transport_late_ms = 0;
+	in->helper_late_ms = 0;
 	if (in->stopping)
 		finish(in);
 	pause = exits_add(&in->exits, system_now_ms());
 	if (pause < 0)
 		fail(in, "%s ended %d times within %d s%s. The VM powers off",
 		     what, EXITS_LIMIT, EXITS_WINDOW_MS / 1000,
-		     in->transport_said[0] ? in->transport_said
-					   : "; its log says why");
+		     why[0] ? why : "; its log says why");
 	in->tor_start_ms = system_now_ms() + pause;
 }
 
-static void transport_ended(struct init *in, int status)
+/* What Tor goes through ended. @event: for the host; @what: for a person */
+static void helper_ended(struct init *in, struct program *helper, int status,
+			 const char *event, const char *what)
 {
-	in->transport = 0;
-	while (in->transport_output >= 0 && read_transport_output(in))
-		;
-	line_reader_end(&in->transport_lines, hear_transport, in);
-	closep(&in->transport_output);
-	in->transport_output = -1;
-	/* It went because Tor did. */
+	/* It went because another one did. */
 	if (in->tor_start_ms)
 		return;
 	if (!in->stopping)
-		agent_event(&in->agent, "transport-exit", "%s %d %u",
-			    WIFEXITED(status) ? "exit" : "signal",
-			    WIFEXITED(status) ? WEXITSTATUS(status)
-					      : WTERMSIG(status),
-			    in->exits.count + 1);
-	if (in->tor > 0)
-		kill(in->tor, SIGKILL);
+		report_exit(in, event, status);
+	if (in->tor.pid > 0)
+		kill(in->tor.pid, SIGKILL);
 	else
-		session_over(in, "The pluggable transport");
+		session_over(in, what, helper->said);
 }
 
 static void tor_ended(struct init *in, int status)
 {
 	struct error e = ERROR_NULL(e);
 
-	in->tor = 0;
+	end(in, &in->tor, relay_tor_line);
 	in->tor_ready_poll_ms = 0;
 	closep(&in->tor_control);
 	in->tor_control = -1;
-
-	/* Its last words, then whatever it had started. */
-	while (in->tor_output >= 0 && read_tor_output(in))
-		;
-	line_reader_end(&in->tor_lines, relay_tor_line, in);
-	closep(&in->tor_output);
-	in->tor_output = -1;
-	agent_event(&in->agent, "tor-exit", "%s %d %u",
-		    WIFEXITED(status) ? "exit" : "signal",
-		    WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
-		    in->exits.count + 1);
+	report_exit(in, "tor-exit", status);
 	pump_relay(in);
 
 	if (!in->stopping && in->config.state_disk &&
@@ -497,7 +541,7 @@ static void tor_ended(struct init *in, int status)
 		agent_state_disk(&in->agent, e.text);
 		finish(in);
 	}
-	session_over(in, "Tor");
+	session_over(in, "Tor", in->transport.said);
 }
 
 /* --- names --- */
@@ -511,24 +555,6 @@ static void hear_resolver(void *userdata, char *line, bool cut)
 	if (r >= 0)
 		agent_event(&in->agent, r ? "resolved" : "unresolved", "%s %s",
 			    name, text);
-}
-
-/* Return: whether there may be more */
-static bool read_resolver_output(struct init *in)
-{
-	char buf[4096];
-	ssize_t n = read(in->resolver_output, buf, sizeof(buf));
-
-	if (n > 0) {
-		line_reader_push(&in->resolver_lines, buf, (size_t)n,
-				 hear_resolver, in);
-		return true;
-	}
-	if (n < 0 && errno == EAGAIN)
-		return false;
-	close(in->resolver_output);
-	in->resolver_output = -1;
-	return false;
 }
 
 static void start_lookup(struct init *in)
@@ -547,7 +573,7 @@ static void start_lookup(struct init *in)
 	size_t n = 0;
 
 	in->lookup_ms = 0;
-	if (in->resolver > 0)
+	if (in->resolver.pid > 0)
 		return;
 	/* The resolvers may be other ones now. */
 	if (firewall_update(&in->names, &e) < 0)
@@ -562,11 +588,10 @@ static void start_lookup(struct init *in)
 		argv[n++] = in->config.names[i].host;
 	argv[n] = NULL;
 	names_begin(&in->names);
-	in->resolver = child_start(&child, &in->resolver_output, &e);
-	if (in->resolver < 0)
+	in->resolver.pid = child_start(&child, &in->resolver.output, &e);
+	if (in->resolver.pid < 0)
 		fail(in, "%s", e.text);
-	in->resolver_lines = (struct line_reader){ 0 };
-	watch(in, in->resolver_output, EPOLLIN, TAG_RESOLVER_OUTPUT);
+	begin(in, &in->resolver, TAG_RESOLVER_OUTPUT);
 }
 
 static void schedule_lookup(struct init *in)
@@ -600,9 +625,9 @@ static void check_proxy(struct init *in)
 	    (c->transport[0] && !c->proxy.scheme[0]) ||
 	    names_address(&in->names, c->names[0].host, &now) < 0)
 		return;
-	if (in->proxy_in_use.s_addr && in->tor > 0 &&
+	if (in->proxy_in_use.s_addr && in->tor.pid > 0 &&
 	    !names_has(&in->names, c->names[0].host, in->proxy_in_use))
-		kill(in->tor, SIGKILL);
+		kill(in->tor.pid, SIGKILL);
 	in->proxy_in_use = now;
 }
 
@@ -610,12 +635,7 @@ static void lookup_over(struct init *in)
 {
 	struct error e = ERROR_NULL(e);
 
-	in->resolver = 0;
-	while (in->resolver_output >= 0 && read_resolver_output(in))
-		;
-	line_reader_end(&in->resolver_lines, hear_resolver, in);
-	closep(&in->resolver_output);
-	in->resolver_output = -1;
+	end(in, &in->resolver, hear_resolver);
 	if (in->stopping)
 		return;
 	/* It was ended together with Tor, or could not be started. */
@@ -628,8 +648,8 @@ static void lookup_over(struct init *in)
 		    in->names.failed ? "failed" : "ok");
 	schedule_lookup(in);
 	check_proxy(in);
-	if (in->tor <= 0 && in->transport <= 0 && !in->tor_start_ms &&
-	    names_usable(&in->names))
+	if (in->tor.pid <= 0 && in->transport.pid <= 0 && in->tls.pid <= 0 &&
+	    !in->tor_start_ms && names_usable(&in->names))
 		in->admit_ms = system_now_ms() + ADMIT_WAIT_MS;
 }
 
@@ -644,12 +664,20 @@ static void handle_signals(struct init *in)
 			stop(in);
 	/* One SIGCHLD may stand for many. */
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		if (pid == in->tor)
+		if (pid == in->tor.pid) {
 			tor_ended(in, status);
-		else if (pid == in->transport)
-			transport_ended(in, status);
-		else if (pid == in->resolver)
+		} else if (pid == in->transport.pid) {
+			end(in, &in->transport, hear_transport);
+			helper_ended(in, &in->transport, status,
+				     "transport-exit",
+				     "The pluggable transport");
+		} else if (pid == in->tls.pid) {
+			end(in, &in->tls, hear_tls);
+			helper_ended(in, &in->tls, status, "tls-exit",
+				     "The TLS client for the proxy");
+		} else if (pid == in->resolver.pid) {
 			lookup_over(in);
+		}
 }
 
 /* --- the loop --- */
@@ -660,7 +688,7 @@ static void run_timers(struct init *in)
 
 	if (in->tor_kill_ms && now >= in->tor_kill_ms) {
 		in->tor_kill_ms = 0;
-		kill(in->tor, SIGKILL);
+		kill(in->tor.pid, SIGKILL);
 	}
 	if (in->tor_start_ms && now >= in->tor_start_ms)
 		start_session(in);
@@ -668,10 +696,12 @@ static void run_timers(struct init *in)
 		start_session(in);
 	if (in->lookup_ms && now >= in->lookup_ms)
 		start_lookup(in);
-	if (in->transport_late_ms && now >= in->transport_late_ms) {
-		in->transport_late_ms = 0;
-		say_transport(in, "it does not say where it listens");
-		kill(in->transport, SIGKILL);
+	if (in->helper_late_ms && now >= in->helper_late_ms) {
+		in->helper_late_ms = 0;
+		if (in->transport.pid > 0)
+			say_transport(in, "it does not say where it listens");
+		kill(in->transport.pid > 0 ? in->transport.pid : in->tls.pid,
+		     SIGKILL);
 	}
 	if (in->tor_ready_poll_ms && now >= in->tor_ready_poll_ms)
 		look_whether_ready(in);
@@ -688,7 +718,7 @@ static int next_timeout(const struct init *in, long long until_ms)
 {
 	const long long times[] = {
 		in->tor_kill_ms,    in->tor_start_ms, in->tor_ready_poll_ms,
-		in->relay_retry_ms, in->memory_ms,    in->transport_late_ms,
+		in->relay_retry_ms, in->memory_ms,    in->helper_late_ms,
 		in->lookup_ms,      in->admit_ms,     until_ms,
 	};
 	long long first = 0, left;
@@ -721,17 +751,14 @@ static void run_once(struct init *in, long long until_ms)
 		case TAG_RELAY_PORT:
 		case TAG_RELAY_TOR: pump_relay(in); break;
 		case TAG_TOR_OUTPUT:
-			/* It may have been closed earlier in this round. */
-			if (in->tor_output >= 0)
-				read_tor_output(in);
+			read_output(in, &in->tor, relay_tor_line);
 			break;
 		case TAG_TRANSPORT_OUTPUT:
-			if (in->transport_output >= 0)
-				read_transport_output(in);
+			read_output(in, &in->transport, hear_transport);
 			break;
+		case TAG_TLS_OUTPUT: read_output(in, &in->tls, hear_tls); break;
 		case TAG_RESOLVER_OUTPUT:
-			if (in->resolver_output >= 0)
-				read_resolver_output(in);
+			read_output(in, &in->resolver, hear_resolver);
 			break;
 		case TAG_BUTTON:
 			if (buttons_pressed(&in->buttons))
@@ -807,7 +834,8 @@ static void configure(struct init *in)
 	names_init(&in->names, &in->config);
 	if (tor_prepare(!in->config.state_disk, &e) < 0 ||
 	    names_write(&in->names, &e) < 0 ||
-	    (in->config.transport[0] && transport_prepare(&e) < 0))
+	    (in->config.transport[0] && transport_prepare(&e) < 0) ||
+	    (in->config.tls_proxy.port && tls_prepare(&e) < 0))
 		fail(in, "%s", e.text);
 }
 

@@ -161,6 +161,12 @@ static int check_proxy(const struct config *cfg,
 		return config_refuse(ctx, "proxy.username",
 				     "a user name, or no proxy.password",
 				     "is empty although proxy.password is set");
+	if (cfg->proxy.ca_file[0] && cfg->proxy.type != CONFIG_PROXY_HTTPS)
+		return config_refuse(ctx, "proxy.ca_file",
+				     "proxy.type https, or no proxy.ca_file",
+				     "is set although proxy.type is \"%s\", "
+				     "which knows no certificates",
+				     config_proxy_name(cfg->proxy.type));
 	switch (cfg->proxy.type) {
 	case CONFIG_PROXY_HTTP:
 	case CONFIG_PROXY_HTTPS: return check_http(cfg, ctx);
@@ -281,21 +287,25 @@ static int check_tor(const struct config *cfg, const struct config_context *ctx)
 }
 
 /* The kernel unpacks Tor's and the transports' archives (38 MB) into half of
- * it; with 128 it ran out of space, with 160 a third was left. */
+ * it; with 128 it ran out of space, with 160 a third was left. The TLS client
+ * for a proxy is in the second one, too. */
 #define TRANSPORT_MEMORY_MB 160
 
 static int check_memory(const struct config *cfg,
 			const struct config_context *ctx)
 {
+	bool transport = (cfg->bridge.use_bridges &&
+			  cfg->bridge.transport != CONFIG_TRANSPORT_NONE) ||
+			 cfg->bridge.automatic;
+
 	if (cfg->vm.memory_mb >= TRANSPORT_MEMORY_MB ||
-	    !((cfg->bridge.use_bridges &&
-	       cfg->bridge.transport != CONFIG_TRANSPORT_NONE) ||
-	      cfg->bridge.automatic))
+	    (!transport && cfg->proxy.type != CONFIG_PROXY_HTTPS))
 		return 0;
-	return config_refuse(ctx, "vm.memory_mb",
-			     "160 or more with a pluggable transport",
-			     "is %u, too little for a pluggable transport",
-			     cfg->vm.memory_mb);
+	return config_refuse(
+		ctx, "vm.memory_mb",
+		"160 or more with a pluggable transport or an https proxy",
+		"is %u, too little for %s", cfg->vm.memory_mb,
+		transport ? "a pluggable transport" : "an https proxy");
 }
 
 /* Whom it all comes down to: too many, or nobody that the VM can reach. */

@@ -171,6 +171,9 @@ static void numbers_out_of_range_are_refused(void **state)
 	refuses("{'vm': {'memory_mb': 99999999999999999999}}",
 		"key vm.memory_mb: |too large");
 	accepts("{'vm': {'memory_mb': 128}}");
+	refuses("{'vm': {'memory_mb': 159}, 'proxy': {'type': 'https',"
+		"'address': 'p:1'}}",
+		"key vm.memory_mb: |an https proxy|allowed: |160");
 	accepts("{'vm': {'memory_mb': 4096}}");
 	refuses("{'vm': {'memory_mb': 159}, 'bridge': {'use_bridges': true,"
 		" 'transport': 'meek', 'bridges': ['meek_lite 192.0.2.1:80 " FP
@@ -598,6 +601,12 @@ static void proxies_are_checked(void **state)
 		  "proxy.username: |empty" },
 		{ "'type': 'http', 'address': 'p:1', 'username': 'a:b'",
 		  "proxy.username: |':'" },
+		{ "'type': 'https', 'address': 'p:1', 'ca_file': '/ca.pem'",
+		  NULL },
+		{ "'type': 'http', 'address': 'p:1', 'ca_file': '/ca.pem'",
+		  "proxy.ca_file: |\"http\"" },
+		{ "'type': 'https', 'address': 'p:1', 'ca_file': 'ca.pem'",
+		  "proxy.ca_file: |relative" },
 	};
 	char text[1200], name[257];
 

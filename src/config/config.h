@@ -79,6 +79,7 @@ struct config {
 		char *address; /* HOST:PORT */
 		char *username;
 		char *password; /* secret */
+		char *ca_file;  /* or "" */
 	} proxy;
 	struct {
 		char *exit_nodes;

@@ -354,9 +354,11 @@ const struct config_field config_fields[] = {
 		.value_name = proxy_value,
 		.value_from_name = proxy_from_name,
 		.def = "none",
-		.doc = "Proxy through which Tor reaches the Internet. http and "
-		       "https both mean an HTTP proxy with CONNECT, which is "
-		       "itself spoken to without TLS.",
+		.doc = "Proxy through which Tor and the transports reach the "
+		       "Internet: an HTTP proxy with CONNECT or a SOCKS5 one. "
+		       "https is an HTTP proxy that is itself spoken to by "
+		       "TLS, so that the network sees neither the password "
+		       "nor whom is asked for. With http and socks5 it does.",
 	},
 	{
 		AT(proxy, address),
@@ -387,6 +389,19 @@ const struct config_field config_fields[] = {
 		.def = "",
 		.allowed = "printable ASCII, at most 255 bytes for socks5",
 		.doc = "Password for the proxy. A secret.",
+	},
+	{
+		AT(proxy, ca_file),
+		.type = CONFIG_TYPE_STRING,
+		.max = PATH_MAX_BYTES,
+		.check = config_check_path,
+		.def = "",
+		.allowed = ALLOWED_PATH,
+		.doc = "For an https proxy: PEM file of the certificate "
+		       "authorities that may vouch for it, instead of the "
+		       "public ones. The certificate must be made out to the "
+		       "name, or else the address, in proxy.address. Everybody "
+		       "must be able to read the file.",
 	},
 	{
 		AT(tor, exit_nodes),

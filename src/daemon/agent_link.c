@@ -148,21 +148,29 @@ static void on_transport(struct agent_link *a, char *text)
 	tor_link_hear(&a->engine->tor, text);
 }
 
-static void on_transport_exit(struct agent_link *a,
-			      const struct agent_message *m)
+static void on_tls(struct agent_link *a, char *text)
+{
+	scrub_line(a->engine->cfg, text);
+	str_copy(a->tls_said, sizeof(a->tls_said), text);
+	engine_log_guest(a->engine, LOG_LEVEL_INFO, "TLS to the proxy", text);
+	tor_link_hear_tls(&a->engine->tor, text);
+}
+
+/* What Tor goes through ended. @said: its last words; forgotten */
+static void on_helper_exit(struct agent_link *a, const struct agent_message *m,
+			   const char *what, const char *name, char *said)
 {
 	struct engine *e = a->engine;
 
 	if (!vm_supervisor_alive(&e->vm))
 		return;
-	a->transport_ended = true;
+	a->helper_ended = true;
 	engine_failure(e,
-		       "The transport %s ended in the VM (%s %u)%s%s; traffic "
-		       "is blocked until it is connected again.",
-		       config_transport_name(e->cfg->bridge.transport),
-		       m->signaled ? "signal" : "status", m->number,
-		       a->transport_said[0] ? ": " : "", a->transport_said);
-	a->transport_said[0] = '\0';
+		       "%s%s ended in the VM (%s %u)%s%s; traffic is blocked "
+		       "until it is connected again.",
+		       what, name, m->signaled ? "signal" : "status", m->number,
+		       said[0] ? ": " : "", said);
+	said[0] = '\0';
 }
 
 static void on_tor_exit(struct agent_link *a, const struct agent_message *m)
@@ -172,13 +180,13 @@ static void on_tor_exit(struct agent_link *a, const struct agent_message *m)
 	/* It is meant to, when the VM powers off. */
 	if (!vm_supervisor_alive(&e->vm))
 		return;
-	if (!a->transport_ended)
+	if (!a->helper_ended)
 		engine_failure(
 			e,
 			"Tor ended in the VM (%s %u, the %u. time); traffic is "
 			"blocked until it is connected again.",
 			m->signaled ? "signal" : "status", m->number, m->count);
-	a->transport_ended = false;
+	a->helper_ended = false;
 	tor_link_lost(&e->tor);
 	engine_feed(e, LIFECYCLE_EVENT_TOR_LOST);
 }
@@ -190,7 +198,7 @@ static void on_message(struct agent_link *a, struct agent_message *m)
 
 	/* The lines of a log have their own limit. */
 	if (m->kind != AGENT_KIND_TOR && m->kind != AGENT_KIND_TRANSPORT &&
-	    m->kind != AGENT_KIND_WARNING &&
+	    m->kind != AGENT_KIND_TLS && m->kind != AGENT_KIND_WARNING &&
 	    !rate_limit_allows(&a->messages, uv_now(&e->loop), &dropped))
 		return;
 
@@ -211,7 +219,16 @@ static void on_message(struct agent_link *a, struct agent_message *m)
 	case AGENT_KIND_TOR: log_tor(e, m->text); break;
 	case AGENT_KIND_TOR_EXIT: on_tor_exit(a, m); break;
 	case AGENT_KIND_TRANSPORT: on_transport(a, m->text); break;
-	case AGENT_KIND_TRANSPORT_EXIT: on_transport_exit(a, m); break;
+	case AGENT_KIND_TRANSPORT_EXIT:
+		on_helper_exit(a, m, "The transport ",
+			       config_transport_name(e->cfg->bridge.transport),
+			       a->transport_said);
+		break;
+	case AGENT_KIND_TLS: on_tls(a, m->text); break;
+	case AGENT_KIND_TLS_EXIT:
+		on_helper_exit(a, m, "The TLS client for the proxy", "",
+			       a->tls_said);
+		break;
 	case AGENT_KIND_RESOLVED:
 	case AGENT_KIND_UNRESOLVED:
 	case AGENT_KIND_LOOKED_UP: names_hear(&e->names, m); break;
@@ -286,8 +303,8 @@ static const struct stream_ops ops = {
 void agent_link_open(struct agent_link *a)
 {
 	memset(a->stage_ms, 0, sizeof(a->stage_ms));
-	a->hello = a->network_up = a->transport_ended = false;
-	a->transport_said[0] = '\0';
+	a->hello = a->network_up = a->helper_ended = false;
+	a->transport_said[0] = a->tls_said[0] = '\0';
 	a->available_kib = 0;
 	a->heard_ms = uv_now(&a->engine->loop);
 	a->unanswered = 0;

@@ -18,8 +18,10 @@ struct agent_link {
 	bool hello;      /* on this connection */
 	bool network_up; /* its links and its firewall are */
 	bool guest_asked;
-	bool transport_ended;     /* Tor's end is its consequence */
-	char transport_said[200]; /* last */
+	bool helper_ended; /* Tor's end is its consequence */
+	/* Last: */
+	char transport_said[200];
+	char tls_said[200];
 	struct rate_limit messages;
 	uint64_t heard_ms;       /* uv_now() of the last line */
 	bool heard;              /* since the last ping */

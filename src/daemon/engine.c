@@ -653,6 +653,7 @@ static int confine(struct engine *e, struct error *why)
 		{ .fd = ENGINE_FD_STATE_DIR, .writable = true },
 		{ .fd = ENGINE_FD_VM_DIR, .writable = true },
 		{ .fd = -1, .path = cfg->bridge.ca_file, .file = true },
+		{ .fd = -1, .path = cfg->proxy.ca_file, .file = true },
 		{ .fd = -1,
 		  .path = cfg->vm.state_disk,
 		  .file = true,

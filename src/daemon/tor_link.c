@@ -83,19 +83,29 @@ static void complain(struct tor_link *t)
 	t->complained = true;
 }
 
-void tor_link_hear(struct tor_link *t, const char *line)
+static void take(struct tor_link *t, enum tor_obstacle heard)
 {
-	const struct tor_obstacle_facts facts = facts_of(t);
-	enum tor_obstacle heard = tor_obstacle_hear(&facts, line);
-
 	/* The first is the cause, others follow from it. */
 	if (heard == TOR_OBSTACLE_UNKNOWN || t->heard != TOR_OBSTACLE_UNKNOWN ||
-	    t->bootstrap.percent >= 100 || !facts.tor_answers)
+	    t->bootstrap.percent >= 100)
 		return;
 	/* It will not get better by waiting: said at once. */
 	t->heard = heard;
 	t->complained = false;
-	complain(t);
+	if (tor_control_is_ready(t->control))
+		complain(t);
+}
+
+void tor_link_hear(struct tor_link *t, const char *line)
+{
+	const struct tor_obstacle_facts facts = facts_of(t);
+
+	take(t, tor_obstacle_hear(&facts, line));
+}
+
+void tor_link_hear_tls(struct tor_link *t, const char *line)
+{
+	take(t, tor_obstacle_hear_tls(line));
 }
 
 static void on_stall(uv_timer_t *timer)
@@ -145,7 +155,9 @@ static void on_bootstrap(void *userdata, const struct torctl_bootstrap *b)
 		if (t->complained)
 			engine_forgive(t->engine);
 		t->complained = t->clock_wrong = false;
-		t->heard = TOR_OBSTACLE_UNKNOWN;
+		/* How far it is at the first look says not what came first. */
+		if (tor_control_is_ready(t->control))
+			t->heard = TOR_OBSTACLE_UNKNOWN;
 		watch_progress(t);
 	}
 	engine_changed(t->engine);
@@ -240,6 +252,9 @@ static void on_ready(void *userdata)
 	struct tor_link *t = userdata;
 
 	uv_timer_stop(&t->answer);
+	/* Said while nobody was there to answer. */
+	if (t->heard != TOR_OBSTACLE_UNKNOWN && t->bootstrap.percent < 100)
+		complain(t);
 }
 
 static const struct tor_control_callbacks callbacks = {

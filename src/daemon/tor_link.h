@@ -52,6 +52,8 @@ bool tor_link_obstacle(const struct tor_link *t, enum tor_obstacle *ret,
 
 /* A line of the log of the guest's Tor or transport. */
 void tor_link_hear(struct tor_link *t, const char *line);
+/* The same of the TLS client for the proxy. */
+void tor_link_hear_tls(struct tor_link *t, const char *line);
 
 /* BOOTSTRAPPED once it is, or already is. */
 void tor_link_ask(struct tor_link *t);

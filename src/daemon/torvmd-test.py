@@ -668,6 +668,30 @@ class TorvmdTest(unittest.TestCase):
         e.expect("NOTIFY")
         self.assertNotIn("last_error", e.client().status())
 
+    def test_refused_certificate_of_the_proxy_is_named(self):
+        e = self.engine(config={"proxy": {"type": "https",
+                                          "address": "192.0.2.1:443"}})
+        e.to_start_vm()
+        e.vm_starts()
+        e.expect("CONFIGURE_TAP", "SET_DNS")
+        # Said before Tor answers for the first time, and kept.
+        e.agent.write("tls 1900 CERT: Subject checks failed")
+        e.agent.write("tls 1901 SSL_connect: certificate verify failed")
+        e.tor_answers('NOTICE BOOTSTRAP PROGRESS=3 TAG=conn_proxy '
+                      'SUMMARY="Connecting to a proxy"')
+        error = wait_for(lambda: e.client().status().get("last_error"))
+        self.assertIn("another name", error)
+        obstacle = e.client().status()["obstacle"]
+        self.assertEqual(obstacle["kind"], "proxy-name")
+        self.assertIn("proxy.address", obstacle["next"])
+        # The end of the TLS client is Tor's end, and told once.
+        e.agent.write("tls-exit 3000 signal 9 1")
+        e.agent.write("tor-exit 3001 signal 9 1")
+        error = wait_for(lambda: "TLS client" in e.client().status()["last_error"]
+                         and e.client().status()["last_error"])
+        self.assertIn("signal 9", error)
+        self.assertIn("blocked", error)
+
     def torrc_of_vm(self, e):
         """The torrc of the VM that is being started."""
         for fd in e.vm_fds:

@@ -379,13 +379,33 @@ static int locate_disk(struct vm_supervisor *vm, struct error *e)
 	return 0;
 }
 
+/* Whether the VM is started with the archive of the transports. */
+static bool wants_transports(const struct config *cfg)
+{
+	return torrc_transport(cfg) || cfg->proxy.type == CONFIG_PROXY_HTTPS;
+}
+
+static int add_authorities(const struct config *cfg, struct buffer *ret,
+			   struct error *e)
+{
+	int r = 0;
+
+	if (*cfg->bridge.ca_file)
+		r = authorities_archive(AUTHORITIES_BRIDGE, cfg->bridge.ca_file,
+					ret, e);
+	if (r == 0 && *cfg->proxy.ca_file)
+		r = authorities_archive(AUTHORITIES_PROXY, cfg->proxy.ca_file,
+					ret, e);
+	return r;
+}
+
 static int open_image(struct vm_supervisor *vm, struct error *e)
 {
 	struct engine *engine = vm->engine;
 	const char *dir = engine->cfg->vm.image_dir;
 	/* Automatic mode may come to want them. */
 	bool transports =
-		torrc_transport(engine->cfg) || engine->cfg->bridge.automatic;
+		wants_transports(engine->cfg) || engine->cfg->bridge.automatic;
 	_cleanup_close_ int fd = -1;
 	int ret;
 
@@ -403,9 +423,8 @@ static int open_image(struct vm_supervisor *vm, struct error *e)
 					 dir, strerror(errno));
 		ret = image_open(fd, dir, transports, &vm->image, e);
 	}
-	if (ret == 0 && transports && *engine->cfg->bridge.ca_file)
-		ret = authorities_archive(engine->cfg->bridge.ca_file,
-					  &vm->image.authorities, e);
+	if (ret == 0 && transports)
+		ret = add_authorities(engine->cfg, &vm->image.authorities, e);
 	vm->image_opened = ret == 0;
 	if (ret < 0)
 		image_deinit(&vm->image);
@@ -592,7 +611,7 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 	*start_fd(fds, VM_FD_KERNEL) =
 		dup_rewound(vm->image.fd[IMAGE_FILE_KERNEL]);
 	ret = *start_fd(fds, VM_FD_INITRD) =
-		image_initrd(&vm->image, torrc_transport(vm->engine->cfg), e);
+		image_initrd(&vm->image, wants_transports(cfg), e);
 	if (ret < 0)
 		return ret;
 	*start_fd(fds, VM_FD_STATE_DISK) = dup_rewound(vm->disk_fd);

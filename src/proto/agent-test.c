@@ -67,6 +67,12 @@ static void every_line_of_the_protocol(void **state)
 	assert_int_equal(decode(a, "transport-exit 9 exit 2 1", &m), 1);
 	assert_int_equal(m.kind, AGENT_KIND_TRANSPORT_EXIT);
 	assert_int_equal(m.number, 2);
+	assert_int_equal(decode(a, "tls 9 CERT: Subject checks failed", &m), 1);
+	assert_int_equal(m.kind, AGENT_KIND_TLS);
+	assert_string_equal(m.text, "CERT: Subject checks failed");
+	assert_int_equal(decode(a, "tls-exit 9 signal 9 1", &m), 1);
+	assert_int_equal(m.kind, AGENT_KIND_TLS_EXIT);
+	assert_true(m.signaled);
 	assert_int_equal(
 		decode(a, "resolved 9 front.example 192.0.2.1 192.0.2.2", &m),
 		1);
@@ -122,6 +128,8 @@ static void a_malformed_line_is_skipped(void **state)
 		"tor x text",
 		"tor-exit 1 exit 1",
 		"transport-exit 1 exit 1",
+		"tls 1",
+		"tls-exit 1 signal x 1",
 		"resolved 1 front.example",
 		"resolved 1 front.example 2001:db8::1",
 		"resolved 1 front/example 192.0.2.1",

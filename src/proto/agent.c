@@ -49,6 +49,8 @@ static const char *const words[] = {
 	[AGENT_KIND_ERROR] = "error",
 	[AGENT_KIND_TRANSPORT] = "transport",
 	[AGENT_KIND_TRANSPORT_EXIT] = "transport-exit",
+	[AGENT_KIND_TLS] = "tls",
+	[AGENT_KIND_TLS_EXIT] = "tls-exit",
 	[AGENT_KIND_RESOLVED] = "resolved",
 	[AGENT_KIND_UNRESOLVED] = "unresolved",
 	[AGENT_KIND_LOOKED_UP] = "looked-up",
@@ -253,6 +255,8 @@ static int parse_arguments(char **rest, struct agent_message *ret)
 	case AGENT_KIND_TOR_EXIT:
 	case AGENT_KIND_TRANSPORT:
 	case AGENT_KIND_TRANSPORT_EXIT:
+	case AGENT_KIND_TLS:
+	case AGENT_KIND_TLS_EXIT:
 	case AGENT_KIND_RESOLVED:
 	case AGENT_KIND_UNRESOLVED:
 	case AGENT_KIND_LOOKED_UP:
@@ -278,10 +282,12 @@ static int parse_arguments(char **rest, struct agent_message *ret)
 	case AGENT_KIND_STATE_DISK: return parse_state_disk(rest, ret);
 	case AGENT_KIND_TOR:
 	case AGENT_KIND_TRANSPORT:
+	case AGENT_KIND_TLS:
 	case AGENT_KIND_WARNING:
 	case AGENT_KIND_ERROR: return text(rest, ret);
 	case AGENT_KIND_TOR_EXIT:
-	case AGENT_KIND_TRANSPORT_EXIT: return parse_exit(rest, ret);
+	case AGENT_KIND_TRANSPORT_EXIT:
+	case AGENT_KIND_TLS_EXIT: return parse_exit(rest, ret);
 	case AGENT_KIND_RESOLVED:
 		return host_name(rest, ret) < 0 ? -EBADMSG
 						: parse_addresses(rest, ret);

@@ -30,6 +30,8 @@ enum agent_kind {
 	AGENT_KIND_TOR_EXIT,
 	AGENT_KIND_TRANSPORT,
 	AGENT_KIND_TRANSPORT_EXIT,
+	AGENT_KIND_TLS, /* the TLS client for the proxy */
+	AGENT_KIND_TLS_EXIT,
 	AGENT_KIND_RESOLVED,
 	AGENT_KIND_UNRESOLVED,
 	AGENT_KIND_LOOKED_UP,
@@ -65,7 +67,7 @@ struct agent_message {
 	uint32_t version;       /* HELLO */
 	enum agent_stage stage; /* STAGE */
 	bool usable;            /* STATE_DISK */
-	/* TOR_EXIT, TRANSPORT_EXIT: */
+	/* TOR_EXIT, TRANSPORT_EXIT, TLS_EXIT: */
 	bool signaled;   /* number is a signal */
 	uint32_t number; /* exit code or signal */
 	uint32_t count;  /* how many in this boot */
@@ -77,8 +79,8 @@ struct agent_message {
 	uint64_t total_kib;     /* MEMORY */
 	uint64_t available_kib; /* MEMORY */
 	int64_t offset_ms;      /* CLOCK */
-	/* STATE_DISK, UNRESOLVED: reason; TOR, TRANSPORT, WARNING, ERROR: text;
-	 * PONG: token. Printable or '?'. */
+	/* STATE_DISK, UNRESOLVED: reason; TOR, TRANSPORT, TLS, WARNING, ERROR:
+	 * text; PONG: token. Printable or '?'. */
 	char text[AGENT_LINE_MAX];
 };
 

@@ -113,6 +113,43 @@ static void the_log_says_more(void **state)
 			 TOR_OBSTACLE_UNKNOWN);
 }
 
+static void the_proxys_certificate_is_told_apart(void **state)
+{
+	static const char verify[] =
+		"SSL_connect: tls_post_process_server_certificate@../ssl/statem/"
+		"statem_clnt.c:2124: error:0A000086:SSL routines::certificate "
+		"verify failed";
+	static const struct {
+		const char *line;
+		enum tor_obstacle obstacle;
+	} cases[] = {
+		{ "CERT: Pre-verification error: certificate not found in "
+		  "local repository: self-signed certificate",
+		  TOR_OBSTACLE_PROXY_CERTIFICATE },
+		{ "CERT: Pre-verification error: unable to get local issuer "
+		  "certificate",
+		  TOR_OBSTACLE_PROXY_CERTIFICATE },
+		{ "CERT: Pre-verification error: certificate has expired",
+		  TOR_OBSTACLE_PROXY_EXPIRED },
+		{ "CERT: Pre-verification error: certificate is not yet valid",
+		  TOR_OBSTACLE_PROXY_EXPIRED },
+		{ "CERT: Subject checks failed", TOR_OBSTACLE_PROXY_NAME },
+		{ verify, TOR_OBSTACLE_PROXY_TLS },
+		{ "s_connect: connect 192.0.2.1:443: Connection refused (111)",
+		  TOR_OBSTACLE_REFUSED },
+		{ "s_connect: s_poll_wait 192.0.2.1:443: TIMEOUTconnect "
+		  "exceeded",
+		  TOR_OBSTACLE_TIMEOUT },
+		/* A certificate's own words. */
+		{ "Rejected by CERT at depth=0: CN=CERT: Subject checks failed",
+		  TOR_OBSTACLE_UNKNOWN },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		assert_int_equal(tor_obstacle_hear_tls(cases[i].line),
+				 cases[i].obstacle);
+}
+
 static void transports_are_tried_in_turn(void **state)
 {
 	assert_int_equal(tor_next_transport(false, CONFIG_TRANSPORT_NONE),
@@ -158,6 +195,7 @@ int main(void)
 		cmocka_unit_test(reasons_and_stages_are_told_apart),
 		cmocka_unit_test(what_explains_all_comes_first),
 		cmocka_unit_test(the_log_says_more),
+		cmocka_unit_test(the_proxys_certificate_is_told_apart),
 		cmocka_unit_test(transports_are_tried_in_turn),
 		cmocka_unit_test(every_obstacle_has_words_and_a_way_on),
 	};

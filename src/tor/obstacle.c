@@ -55,6 +55,22 @@ static const struct {
 				       "The transport is shown a certificate "
 				       "that it does not trust: something in "
 				       "between looks into TLS." },
+	[TOR_OBSTACLE_PROXY_CERTIFICATE] = { "proxy-certificate",
+					     "The proxy shows a certificate "
+					     "that no trusted authority vouches "
+					     "for. Nothing was said to it." },
+	[TOR_OBSTACLE_PROXY_NAME] = { "proxy-name",
+				      "The proxy shows a certificate that is "
+				      "made out to another name or address. "
+				      "Nothing was said to it." },
+	[TOR_OBSTACLE_PROXY_EXPIRED] = { "proxy-expired",
+					 "The proxy's certificate has expired or "
+					 "is not valid yet, or this computer's "
+					 "clock is wrong. Nothing was said to "
+					 "the proxy." },
+	[TOR_OBSTACLE_PROXY_TLS] = { "proxy-tls",
+				     "The proxy does not answer by TLS. Nothing "
+				     "was said to it in the clear." },
 	[TOR_OBSTACLE_UNKNOWN] = { "unknown",
 				   "Check that this computer's network works: cable, wireless, a "
 				   "login page." },
@@ -146,6 +162,33 @@ enum tor_obstacle tor_obstacle_hear(const struct tor_obstacle_facts *facts,
 	    (!facts->use_proxy || facts->transport == CONFIG_TRANSPORT_NONE))
 		return TOR_OBSTACLE_UNKNOWN;
 	return o;
+}
+
+enum tor_obstacle tor_obstacle_hear_tls(const char *line)
+{
+	/* stunnel's verify.c and client.c, OpenSSL's x509_txt.c. By their
+	 * start, since they may go on with what the certificate says. */
+	static const struct {
+		const char *start, *then; /* and somewhere behind it */
+		enum tor_obstacle obstacle;
+	} heard[] = {
+		{ "CERT: Pre-verification error: certificate has expired", "",
+		  TOR_OBSTACLE_PROXY_EXPIRED },
+		{ "CERT: Pre-verification error: certificate is not yet valid",
+		  "", TOR_OBSTACLE_PROXY_EXPIRED },
+		{ "CERT: Subject checks failed", "", TOR_OBSTACLE_PROXY_NAME },
+		{ "CERT: ", "", TOR_OBSTACLE_PROXY_CERTIFICATE },
+		{ "SSL_connect: ", "", TOR_OBSTACLE_PROXY_TLS },
+		{ "s_connect: ", ": Connection refused", TOR_OBSTACLE_REFUSED },
+		{ "s_connect: ", "TIMEOUTconnect exceeded",
+		  TOR_OBSTACLE_TIMEOUT },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(heard); i++)
+		if (!strncmp(line, heard[i].start, strlen(heard[i].start)) &&
+		    strstr(line, heard[i].then))
+			return heard[i].obstacle;
+	return TOR_OBSTACLE_UNKNOWN;
 }
 
 enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts)
@@ -245,6 +288,27 @@ void tor_obstacle_next(enum tor_obstacle obstacle,
 		snprintf(buf, size,
 			 "If your network is meant to do that, name its "
 			 "authority's file in bridge.ca_file (torvm.json(5)).");
+		break;
+	case TOR_OBSTACLE_PROXY_CERTIFICATE:
+		snprintf(buf, size,
+			 "If the proxy has an authority of its own, name that "
+			 "one's file in proxy.ca_file (torvm.json(5)).");
+		break;
+	case TOR_OBSTACLE_PROXY_NAME:
+		snprintf(buf, size,
+			 "Write the name that the proxy's certificate has into "
+			 "proxy.address (torvm.json(5)).");
+		break;
+	case TOR_OBSTACLE_PROXY_EXPIRED:
+		snprintf(buf, size,
+			 "Compare the clock: date. To set it: sudo timedatectl "
+			 "set-time 'YYYY-MM-DD HH:MM'");
+		break;
+	case TOR_OBSTACLE_PROXY_TLS:
+		snprintf(buf, size,
+			 "Ask who runs the proxy for its port for TLS. If it "
+			 "has none: proxy.type http, with which the network "
+			 "sees the password.");
 		break;
 	case TOR_OBSTACLE_NO_ROUTE:
 		snprintf(buf, size, "torvm doctor --connection");

@@ -23,6 +23,11 @@ enum tor_obstacle {
 	TOR_OBSTACLE_PROXY_REFUSES, /* it does not connect to our peers */
 	TOR_OBSTACLE_BEHIND_PROXY,  /* it, or what lies behind: not known */
 	TOR_OBSTACLE_CERTIFICATE,   /* a transport does not believe one */
+	/* By its TLS, the proxy: */
+	TOR_OBSTACLE_PROXY_CERTIFICATE, /* is vouched for by nobody we trust */
+	TOR_OBSTACLE_PROXY_NAME,        /* is another one */
+	TOR_OBSTACLE_PROXY_EXPIRED,     /* is none now, or the clock is wrong */
+	TOR_OBSTACLE_PROXY_TLS,         /* does not speak it as we do */
 	TOR_OBSTACLE_UNKNOWN,
 	TOR_OBSTACLE_COUNT,
 };
@@ -47,6 +52,9 @@ struct tor_obstacle_facts {
  */
 enum tor_obstacle tor_obstacle_hear(const struct tor_obstacle_facts *facts,
 				    const char *line);
+
+/* The same for a line of the TLS client for the proxy, stunnel 5.74. */
+enum tor_obstacle tor_obstacle_hear_tls(const char *line);
 
 enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts);
 

@@ -100,6 +100,9 @@ static void http_proxy_with_login(void **state)
 	set(&cfg->proxy.username, "user");
 	set(&cfg->proxy.password, "p#ss \"w\\\xc3\xa4rt\"");
 	check(cfg, true, "http-proxy");
+	/* To the guest's TLS client, which goes to the proxy. */
+	cfg->proxy.type = CONFIG_PROXY_HTTPS;
+	check(cfg, true, "https-proxy");
 }
 
 static void socks_proxy_and_plain_bridges(void **state)

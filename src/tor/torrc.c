@@ -112,8 +112,12 @@ static int add_proxy(struct buffer *out, const struct config *cfg,
 	case CONFIG_PROXY_NONE: return 0;
 	case CONFIG_PROXY_HTTP:
 	case CONFIG_PROXY_HTTPS:
-		/* CONNECT carries circuits; Tor's HTTPProxy does not. */
-		r = add_plain(out, "HTTPSProxy", cfg->proxy.address,
+		/* CONNECT carries circuits; Tor's HTTPProxy does not. It has
+		 * no TLS: the guest's client has. */
+		r = add_plain(out, "HTTPSProxy",
+			      cfg->proxy.type == CONFIG_PROXY_HTTPS
+				      ? GUEST_TLS_ADDRESS
+				      : cfg->proxy.address,
 			      "proxy.address", e);
 		if (r < 0 || !*cfg->proxy.username)
 			return r;

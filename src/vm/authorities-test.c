@@ -44,7 +44,7 @@ static void put(const char *text, size_t len)
 
 static void the_archive_holds_the_file(void **state)
 {
-	static const char name[] = "etc/ssl/certs/local.pem";
+	static const char name[] = "etc/torvm/proxy.pem";
 	struct buffer out = BUFFER_NULL(out);
 	struct error e = ERROR_NULL(e);
 	unsigned int mode, size, name_size;
@@ -52,7 +52,7 @@ static void the_archive_holds_the_file(void **state)
 	size_t len, at;
 
 	put(CERTIFICATE, strlen(CERTIFICATE));
-	if (authorities_archive(path, &out, &e) < 0)
+	if (authorities_archive(AUTHORITIES_PROXY, path, &out, &e) < 0)
 		fail_msg("%s", e.text);
 	data = buffer_peek(&out, &len);
 	assert_int_equal(len % 4, 0);
@@ -77,7 +77,8 @@ static void assert_refused(const char *file, int code, const char *needle)
 	struct buffer out = BUFFER_NULL(out);
 	struct error e = ERROR_NULL(e);
 
-	assert_int_equal(authorities_archive(file, &out, &e), code);
+	assert_int_equal(
+		authorities_archive(AUTHORITIES_BRIDGE, file, &out, &e), code);
 	if (!strstr(e.text, needle) || !strstr(e.text, "bridge.ca_file"))
 		fail_msg("no '%s' in: %s", needle, e.text);
 	buffer_deinit(&out);

@@ -6,10 +6,10 @@
  * bundle these read every file in /etc/ssl/certs (crypto/x509, root_linux.go).
  * So one more file there is all that is needed, and one more archive, unpacked
  * over the others (initramfs buffer format), brings it; the guest needs no
- * part in it.
+ * part in it. A proxy's own authorities come in the same way.
  *
- * What the certificates say is not looked at: that is the transports' task,
- * and they have no rights.
+ * What the certificates say is not looked at: that is the task of those who use
+ * them, and they have no rights.
  */
 #include "vm/authorities.h"
 
@@ -21,7 +21,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define AUTHORITIES_FILE "etc/ssl/certs/local.pem"
+#include "init/contract.h"
+
+/* Where their users look; as cpio has it, without the first slash. */
+static const struct {
+	const char *key, *path;
+} files[] = {
+	[AUTHORITIES_BRIDGE] = { "bridge.ca_file", "etc/ssl/certs/local.pem" },
+	[AUTHORITIES_PROXY] = { "proxy.ca_file", &GUEST_TLS_AUTHORITIES[1] },
+};
+
 #define MAX_BYTES ((size_t)256 * 1024)
 
 #define PEM_BEGIN "-----BEGIN "
@@ -62,35 +71,35 @@ static int add_file(struct buffer *out, const char *name, unsigned int mode,
 }
 
 /* Only certificates, and at least one. */
-static int check_pem(const char *path, const char *text, size_t len,
-		     struct error *e)
+static int check_pem(const char *key, const char *path, const char *text,
+		     size_t len, struct error *e)
 {
 	size_t n = 0;
 
 	if (strlen(text) != len)
 		return error_set(e, -EINVAL,
-				 "bridge.ca_file: %s is not a PEM file (in DER "
+				 "%s: %s is not a PEM file (in DER "
 				 "it is: openssl x509 -inform DER -in FILE)",
-				 path);
+				 key, path);
 	for (const char *at = text; (at = strstr(at, PEM_BEGIN)); n++) {
 		if (strncmp(at, PEM_CERTIFICATE, strlen(PEM_CERTIFICATE)) != 0)
 			return error_set(e, -EINVAL,
-					 "bridge.ca_file: %s holds more than "
+					 "%s: %s holds more than "
 					 "certificates; a key does not belong "
 					 "there",
-					 path);
+					 key, path);
 		at += strlen(PEM_CERTIFICATE);
 	}
 	if (n == 0)
 		return error_set(e, -EINVAL,
-				 "bridge.ca_file: %s holds no certificate (in "
+				 "%s: %s holds no certificate (in "
 				 "PEM one begins with " PEM_CERTIFICATE ")",
-				 path);
+				 key, path);
 	return 0;
 }
 
-static int read_file(const char *path, char *text, size_t *ret_len,
-		     struct error *e)
+static int read_file(const char *key, const char *path, char *text,
+		     size_t *ret_len, struct error *e)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
@@ -98,8 +107,7 @@ static int read_file(const char *path, char *text, size_t *ret_len,
 	ssize_t n = 0;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return error_set(e, -errno,
-				 "bridge.ca_file: %s cannot be read: %s%s",
+		return error_set(e, -errno, "%s: %s cannot be read: %s%s", key,
 				 path, strerror(errno),
 				 errno == EACCES ? "; certificates are no "
 						   "secret: let everybody read "
@@ -107,22 +115,22 @@ static int read_file(const char *path, char *text, size_t *ret_len,
 						 : "");
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > MAX_BYTES)
 		return error_set(e, -EINVAL,
-				 "bridge.ca_file: %s is not a file of at most "
+				 "%s: %s is not a file of at most "
 				 "%zu KiB",
-				 path, MAX_BYTES / 1024);
+				 key, path, MAX_BYTES / 1024);
 	while (len < MAX_BYTES &&
 	       (n = read(fd, text + len, MAX_BYTES - len)) > 0)
 		len += (size_t)n;
 	if (n < 0)
-		return error_set(e, -errno,
-				 "bridge.ca_file: %s cannot be read: %s", path,
-				 strerror(errno));
+		return error_set(e, -errno, "%s: %s cannot be read: %s", key,
+				 path, strerror(errno));
 	text[len] = '\0';
 	*ret_len = len;
 	return 0;
 }
 
-int authorities_archive(const char *path, struct buffer *ret, struct error *e)
+int authorities_archive(enum authorities_key key, const char *path,
+			struct buffer *ret, struct error *e)
 {
 	_cleanup_free_ char *text = malloc(MAX_BYTES + 1);
 	size_t len = 0;
@@ -130,12 +138,12 @@ int authorities_archive(const char *path, struct buffer *ret, struct error *e)
 
 	if (!text)
 		return error_set(e, -ENOMEM, "out of memory");
-	r = read_file(path, text, &len, e);
+	r = read_file(files[key].key, path, text, &len, e);
 	if (r == 0)
-		r = check_pem(path, text, len, e);
+		r = check_pem(files[key].key, path, text, len, e);
 	if (r < 0)
 		return r;
-	r = add_file(ret, AUTHORITIES_FILE, S_IFREG | 0444, text, len);
+	r = add_file(ret, files[key].path, S_IFREG | 0444, text, len);
 	if (r == 0)
 		r = add_file(ret, CPIO_LAST, 0, "", 0);
 	return r < 0 ? error_set(e, r, "out of memory") : 0;

@@ -1,8 +1,13 @@
-/* Certificate authorities that the transports trust besides the image's. */
+/* Certificate authorities that the configuration names. */
 #pragma once
 
 #include "base/error.h"
 #include "proto/buffer.h"
+
+enum authorities_key {
+	AUTHORITIES_BRIDGE, /* bridge.ca_file: besides the image's */
+	AUTHORITIES_PROXY,  /* proxy.ca_file: instead of them */
+};
 
 /**
  * authorities_archive() - A PEM file as an archive that the VM's kernel unpacks
@@ -12,4 +17,5 @@
  * Return: 0; -EINVAL: it holds no certificate, or something else, such as a
  * private key; -ENOMEM; else why it cannot be read
  */
-int authorities_archive(const char *path, struct buffer *ret, struct error *e);
+int authorities_archive(enum authorities_key key, const char *path,
+			struct buffer *ret, struct error *e);

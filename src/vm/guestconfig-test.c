@@ -19,8 +19,10 @@ static void every_key(void **state)
 	};
 	struct uplink direct = { .any_tcp = true };
 	_cleanup_free_ char *text = NULL;
+	struct config *cfg = config_new_default();
 
 	g.uplink = &direct;
+	g.config = cfg;
 	inet_aton("10.10.10.2", &g.host_ip);
 	inet_aton("10.10.10.1", &g.vm_ip);
 	assert_int_equal(guestconfig_render(&g, &text, NULL), 0);
@@ -31,6 +33,7 @@ static void every_key(void **state)
 				  "vm_ip=10.10.10.1\n"
 				  "host_mac=02:00:ab:00:00:ff\n"
 				  "uplink=tcp\n");
+	config_free(cfg);
 }
 
 /* What stands behind host_mac. */
@@ -94,7 +97,7 @@ static void a_proxy_of_the_transport(void **state)
 	struct config *cfg = config_new_default();
 	struct guestconfig g = { .uplink = &u, .config = cfg };
 
-	cfg->proxy.type = CONFIG_PROXY_HTTPS;
+	cfg->proxy.type = CONFIG_PROXY_HTTP;
 	replace(&cfg->proxy.address, "proxy.example:3128");
 	assert_tail(&g, "uplink=none\n");
 	g.transport = "obfs4";
@@ -106,6 +109,26 @@ static void a_proxy_of_the_transport(void **state)
 	assert_tail(&g, "uplink=none\ntransport=obfs4\n"
 			"proxy=socks5 proxy.example 3128 "
 			"me:a%20b%40c%3A%25\n");
+	config_free(cfg);
+}
+
+/* It is the TLS client's; the transport, or Tor, goes to that one. */
+static void a_proxy_by_tls(void **state)
+{
+	struct uplink u = { 0 };
+	struct config *cfg = config_new_default();
+	struct guestconfig g = { .uplink = &u, .config = cfg };
+
+	cfg->proxy.type = CONFIG_PROXY_HTTPS;
+	replace(&cfg->proxy.address, "proxy.example:443");
+	replace(&cfg->proxy.username, "me");
+	replace(&cfg->proxy.password, "pw");
+	assert_tail(&g, "uplink=none\ntls_proxy=proxy.example 443 public\n");
+	replace(&cfg->proxy.ca_file, "/etc/ca.pem");
+	g.transport = "obfs4";
+	assert_tail(&g, "uplink=none\ntls_proxy=proxy.example 443 own\n"
+			"transport=obfs4\n"
+			"proxy=http 127.0.0.1 9094 me:pw\n");
 	config_free(cfg);
 }
 
@@ -129,6 +152,7 @@ int main(void)
 		cmocka_unit_test(every_key),
 		cmocka_unit_test(whom_the_uplink_reaches),
 		cmocka_unit_test(a_proxy_of_the_transport),
+		cmocka_unit_test(a_proxy_by_tls),
 		cmocka_unit_test(a_memfd_holds_the_text_and_is_sealed),
 	};
 

@@ -58,10 +58,23 @@ static int add_encoded(struct buffer *out, const char *text)
 	return r;
 }
 
+static int add_tls_proxy(struct buffer *out, const struct config *cfg)
+{
+	const char *colon = strrchr(cfg->proxy.address, ':');
+
+	return buffer_printf(out, "tls_proxy=%.*s %s %s\n",
+			     (int)(colon - cfg->proxy.address),
+			     cfg->proxy.address, colon + 1,
+			     cfg->proxy.ca_file[0] ? "own" : "public");
+}
+
 /* Of the transport; Tor's stands in the torrc. */
 static int add_proxy(struct buffer *out, const struct config *cfg)
 {
-	const char *colon = strrchr(cfg->proxy.address, ':');
+	const char *address = cfg->proxy.type == CONFIG_PROXY_HTTPS
+				      ? GUEST_TLS_ADDRESS
+				      : cfg->proxy.address;
+	const char *colon = strrchr(address, ':');
 	int r;
 
 	if (cfg->proxy.type == CONFIG_PROXY_NONE || !colon)
@@ -69,8 +82,7 @@ static int add_proxy(struct buffer *out, const struct config *cfg)
 	r = buffer_printf(out, "proxy=%s %.*s %s",
 			  cfg->proxy.type == CONFIG_PROXY_SOCKS5 ? "socks5"
 								 : "http",
-			  (int)(colon - cfg->proxy.address), cfg->proxy.address,
-			  colon + 1);
+			  (int)(colon - address), address, colon + 1);
 	if (r == 0 && cfg->proxy.username[0]) {
 		r = buffer_append_string(out, " ");
 		if (r == 0)
@@ -109,6 +121,8 @@ static int render(struct buffer *out, const struct guestconfig *g)
 		inet_ntop(AF_INET, &g->resolvers[i], ip, sizeof(ip));
 		r = buffer_printf(out, "resolver=%s\n", ip);
 	}
+	if (r == 0 && g->config->proxy.type == CONFIG_PROXY_HTTPS)
+		r = add_tls_proxy(out, g->config);
 	if (r == 0 && g->transport) {
 		r = buffer_printf(out, "transport=%s\n", g->transport);
 		if (r == 0)

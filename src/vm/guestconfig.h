@@ -19,7 +19,7 @@ struct guestconfig {
 	const struct in_addr *resolvers; /* for the names of @uplink */
 	size_t n_resolvers;
 	const char *transport;       /* NULL: none */
-	const struct config *config; /* of which: proxy.*, if @transport */
+	const struct config *config; /* of which: proxy.* */
 };
 
 /* The text may hold a proxy's login. Return: 0 with text in *@ret (caller

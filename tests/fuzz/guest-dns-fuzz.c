@@ -1,20 +1,26 @@
-/* A resolver's answer, and what a transport says: neither is read beyond. */
+/* A resolver's answer, and what a transport or the TLS client says: none is
+ * read beyond. */
 #include "fuzz.h"
 
 #include <string.h>
 
 #include "init/dns.h"
 #include "init/pt.h"
+#include "init/tls_log.h"
 
 static void read_pt(const uint8_t *data, size_t size)
 {
 	char line[GUEST_LINE_MAX];
 	struct pt_line said;
+	struct tls_line tls;
 
 	if (size >= sizeof(line))
 		return;
 	memcpy(line, data, size);
 	line[size] = '\0';
+	tls = tls_parse(line);
+	must(tls.kind == TLS_KIND_READY ||
+	     (tls.text >= line && tls.text <= line + strlen(line)));
 	said = pt_parse(line, "obfs4");
 	must((said.kind == PT_KIND_METHOD) == (said.port != 0));
 	must(said.kind != PT_KIND_ERROR || said.text);

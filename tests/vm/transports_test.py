@@ -197,12 +197,17 @@ BROKER = "broker.lab.test=203.0.113.45"
 STUN = "stun.lab.test=203.0.113.51"
 
 
-def certified(t, **more):
-    """Section "bridge": the lab's authority is trusted."""
+def authorities(t):
+    """File of the lab's authority."""
     ca = os.path.join(t.directory, "ca.pem")
     shutil.copyfile(t.lab.ca_path(), ca)
     os.chmod(ca, 0o644)
-    return {"bridge": {"ca_file": ca, **more}}
+    return ca
+
+
+def certified(t, **more):
+    """Section "bridge": the lab's authority is trusted."""
+    return {"bridge": {"ca_file": authorities(t), **more}}
 
 
 @cases.case
@@ -303,15 +308,97 @@ def tor_by_a_proxy_on_the_lan(t):
     t.use(proxy_peer="squid")
     with t.judged() as capture:
         t.works()
+        # The positive control of in_the_clear().
+        expect(len(in_the_clear(t, capture)) == 2, "the judge of words is blind")
         t.secrets_are_kept()
         t.loses_its_peer(capture)
 
 
-def wrong_password(t, proxy, bridge=None):
+PROXY = "proxy.lab.test=203.0.113.50"
+
+
+def by_tls(t, **more):
+    """Section "proxy": the lab's authority may vouch for it."""
+    return {"proxy": {"ca_file": authorities(t), **more}}
+
+
+def in_the_clear(t, capture):
+    """What the wire shows of what is said to the proxy."""
+    login = t.secrets()[-1]
+    capture.sync()
+    with open(capture.pcap, "rb") as f:
+        raw = f.read()
+    return [word for word in ("CONNECT ", login) if word.encode() in raw]
+
+
+@cases.case
+def tor_by_tls_to_a_proxy(t):
+    t.use(proxy_peer="squid-tls", **by_tls(t))
+    with t.judged() as capture:
+        t.works()
+        t.secrets_are_kept()
+        seen = in_the_clear(t, capture)
+        expect(not seen, "the wire shows: %s" % seen)
+        t.loses_its_peer(capture)
+    t.down()
+
+
+@cases.case
+def obfs4_by_tls_to_a_proxy_of_a_name(t):
+    t.use("obfs4", "squid-tls", **by_tls(t, address="proxy.lab.test:3129"))
+    resolver = t.lab.addresses["router"]["ipv4"]
+    before = len(t.lab.dns_queries())
+    with t.judged("port 53 and dst host " + resolver) as capture:
+        t.works()
+        t.secrets_are_kept()
+        seen = in_the_clear(t, capture)
+        expect(not seen, "the wire shows: %s" % seen)
+    asked = {line.split(" query[")[1].split()[1] for line in t.lab.dns_queries()[before:]}
+    expect(asked == {"proxy.lab.test"}, "asked for: %s" % asked)
+
+
+def refused_proxy(t, kind, key, **sections):
+    """A proxy that is not believed is told nothing, and the user is told why."""
+    t.use(proxy_peer="squid-tls", **sections)
+    with t.judged() as capture:
+        status = wait_for(
+            "a reason",
+            lambda: (s := t.status()) and s.get("obstacle") and s,
+            RUNNING_S,
+            0.5,
+        )
+        expect(status["obstacle"]["kind"] == kind, str(status))
+        expect(key in status["obstacle"]["next"], str(status))
+        expect(status["state"] == "WaitBootstrap" and status["blocked"], str(status))
+        told = t.torvm("doctor", "--connection").out
+        expect(status["obstacle"]["text"] in told, told)
+        t.secrets_are_kept()
+        seen = in_the_clear(t, capture)
+        expect(not seen, "the wire shows: %s" % seen)
+    t.down()
+
+
+@cases.case
+def a_proxy_that_nobody_vouches_for_is_refused(t):
+    refused_proxy(t, "proxy-certificate", "proxy.ca_file")
+
+
+@cases.case
+def a_proxy_of_another_name_is_refused(t):
+    refused_proxy(
+        t,
+        "proxy-name",
+        "proxy.address",
+        bridge={"addresses": ["other.lab.test=203.0.113.50"]},
+        **by_tls(t, address="other.lab.test:3129"),
+    )
+
+
+def wrong_password(t, proxy, bridge=None, **more):
     t.use(
         bridge,
         proxy,
-        proxy={"password": "Falsch.7"},
+        proxy={"password": "Falsch.7", **more},
     )
     with t.judged():
         status = wait_for(
@@ -339,6 +426,11 @@ def wrong_password_is_named_after_401(t):
 @cases.case
 def wrong_password_is_named_by_socks5(t):
     wrong_password(t, "microsocks", "obfs4")
+
+
+@cases.case
+def wrong_password_is_named_inside_tls(t):
+    wrong_password(t, "squid-tls", ca_file=authorities(t))
 
 
 def main():
