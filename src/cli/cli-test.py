@@ -404,6 +404,18 @@ class Clients(Base):
         self.assertIn("restoring the network\n", r.stderr)
         self.assertIn("as it was", r.stdout)
 
+    def test_down_asks_the_engine_that_follows_a_crashed_one(self):
+        c = self.controller()
+
+        def crash():
+            c.replies["Stop"] = [{"status": status("Shutdown")}, c.close,
+                                 {"status": status("Cleanup", blocked=False)}]
+        c.replies["Stop"] = [crash, None]
+        r = self.here("down")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertEqual([call["method"] for call in c.calls],
+                         ["org.torvm.Controller.Stop"] * 2)
+
     def test_down_reports_what_was_left(self):
         open(os.path.join(self.run_dir, "journal"), "w").close()
         c = self.controller()

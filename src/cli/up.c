@@ -370,6 +370,29 @@ static int on_stop(void *userdata, const struct client_status *status)
 	return 0;
 }
 
+/* An engine that crashes while it is asked is followed by another one that
+ * knows nothing of it, and is asked as well. @client: may be another one
+ * afterwards. Return: as client_stop(); -ESRCH: no controller is left. */
+static int stop_controller(const char *dir, struct client **client,
+			   struct follow *f, struct error *e)
+{
+	int64_t deadline_ms = now_ms() + CLI_STOP_TIMEOUT_S * INT64_C(1000);
+	int64_t left_ms;
+	int r = 0;
+
+	while (r == 0 && (left_ms = deadline_ms - now_ms()) > 0) {
+		client_set_deadline(*client, left_ms);
+		r = client_stop(*client, on_stop, f, e);
+		if (r != -ESRCH)
+			return r;
+		poll(NULL, 0, POLL_MS);
+		client_free(*client);
+		*client = NULL;
+		r = client_connect(dir, client, e);
+	}
+	return r < 0 ? r : -ETIMEDOUT;
+}
+
 int cli_down(const struct cli_args *args)
 {
 	const char *dir = cli_runtime_dir(args);
@@ -392,8 +415,7 @@ int cli_down(const struct cli_args *args)
 	}
 	if (r == 0) {
 		cli_progress_init(&f.progress);
-		client_set_deadline(client, CLI_STOP_TIMEOUT_S * INT64_C(1000));
-		r = client_stop(client, on_stop, &f, &e);
+		r = stop_controller(dir, &client, &f, &e);
 		cli_progress_end(&f.progress);
 	}
 	if (r == -ETIMEDOUT)

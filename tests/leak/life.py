@@ -142,13 +142,16 @@ class Life(Walk):
                 fault.heal(self)
             captures.sync()
             until_now = captures.frames()
+            # Without its engine a stop that has begun is ended by the broker.
+            opened = transition in OPEN or (
+                transition == "RestoreNetwork" and self._stopped() != self.engine)
             self._go_on()
             self._settle(transition)
             captures.sync()
             frames = captures.frames()
         # A stop opens the network, soon after it goes on.
         leaks = judge.judge(until_now if transition in STOPS else frames)[0]
-        if transition in OPEN:
+        if opened:
             leaks, self.excused = [], 0
         from_tap = judging.from_tap(judge.sent_by_host(frames))
         leaks += [p for p in from_tap if p not in leaks]
