@@ -9,11 +9,12 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from netlab import (  # noqa: E402
-    USER_UID, WEB4, Driver, Lab, main, ns_socket, private, run)
+    HOST4, HOST6, ROUTER4, ROUTER6, USER_UID, VM_UID, WEB4, WEB6, Capture, Driver, Lab,
+    connect, main, ns_socket, private, run)
 
 DRIVER = private()
 UNOWNED = os.path.abspath(sys.argv[2])
-TAP, FIREWALL, RULES, LINKS = 1, 2, 4, 8
+TAP, FIREWALL, RULES, LINKS, UPLINK = 1, 2, 4, 8, 16
 lab = Lab()
 driver = Driver(DRIVER)
 
@@ -79,7 +80,6 @@ def tap_gone():
 
 def leaks_by(dev, router_dev):
     """AF_PACKET over @dev: seen beyond it?"""
-    from netlab import Capture
     capture = Capture("router", router_dev)
     with ns_socket("host", 0, socket.AF_PACKET, socket.SOCK_RAW) as s:
         s.bind((dev, 0))
@@ -127,14 +127,89 @@ def new_link():
     assert not leaks_by("eth0", "r0")
 
 
+def back_at_once():
+    """A link that went and is back as it was, before anybody looked, is reported"""
+    number = lab.link("host", "eth0")["ifindex"]
+    run("ip", "netns", "add", "shelf")
+    lab.ip("host", "link", "set", "eth0", "netns", "shelf")
+    lab.ip("shelf", "link", "set", "eth0", "netns", "host")
+    plug_in()
+    assert number == lab.link("host", "eth0")["ifindex"], "not as it was"
+    assert changed() & LINKS
+    driver("firewall", "open")
+    assert changed(100) & LINKS == 0
+
+
+def plug_in():
+    """What the uplink loses with its network namespace."""
+    for address in (HOST4 + "/24", HOST6 + "/64"):
+        lab.ip("host", "addr", "add", address, "dev", "eth0")
+    lab.ip("host", "link", "set", "eth0", "up")
+    lab.ip("host", "route", "add", "default", "via", ROUTER4)
+    lab.ip("host", "-6", "route", "add", "default", "via", ROUTER6)
+
+
+def bound_to(dev):
+    return lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, dev.encode())
+
+
+def another_uplink():
+    """The uplink is unplugged, another link takes its place"""
+    # As many distributions have it; the uplink's answers would be dropped.
+    lab.sysctl("host", "net.ipv4.conf.default.rp_filter", 1)
+    lab.wire("host", "usb0", "192.0.3.10", "2001:db8:3::10",
+             "router", "usb1", "192.0.3.1", "2001:db8:3::1")
+    capture = Capture("router", "usb1")
+    server = lab.listen()
+    lab.ip("host", "link", "set", "eth0", "netns", "shelf")
+    lab.ip("host", "route", "add", "default", "via", "192.0.3.1")
+
+    def leaks():
+        time.sleep(0.1)
+        capture._read(0.1)
+        frames, capture.frames = capture.frames, []
+        return [f for f in frames if not f.holds_the_link() and not f.sport == f.dport == 443]
+
+    def tries():
+        for prepare in (None, bound_to("usb0")):
+            for address in ((WEB4, 80), (WEB6, 80)):
+                assert connect("host", USER_UID, address, seconds=0.2, prepare=prepare)[0]
+
+    # Before anybody has looked the guarantee holds for every link that there is.
+    tries()
+    assert not leaks()
+    bits = changed()
+    assert bits & LINKS and bits & UPLINK, bits
+    driver("firewall", "open")
+    assert "usb0/rp_filter=1>2" in driver("sysctls")
+    tries()
+    assert not leaks()
+    assert not leaks_by("usb0", "usb1")
+    error, _, s = connect("host", VM_UID, (WEB4, 443))
+    assert error == 0, error
+    peer, address = server.accept()
+    assert address[0] == "192.0.3.10", address
+    for end in (peer, s, server):
+        end.close()
+    # And the first one again.
+    lab.ip("host", "link", "del", "usb0")
+    lab.ip("shelf", "link", "set", "eth0", "netns", "host")
+    plug_in()
+    bits = changed()
+    assert bits & LINKS and bits & UPLINK, bits
+    driver("firewall", "open")
+    assert not leaks_by("eth0", "r0")
+
+
 def overrun():
     """Notifications lost for want of room do not hide a loss"""
     lab.exec("host", "sh", "-c", "for i in $(seq 3); do ip link set eth0 alias $i;"
              "done; ip rule del pref 110")
-    batch = "".join("rule add pref %d lookup 77\n" % (6000 + i) for i in range(4000))
-    batch += "".join("rule del pref %d\n" % (6000 + i) for i in range(4000))
+    batch = "rule add pref 6000 lookup 77\nrule del pref 6000\n" * 20000
     lab.exec("host", "ip", "-batch", "-", input=batch)
-    assert changed() & RULES
+    bits = changed()
+    # A link that has come and gone may be among what was lost.
+    assert bits & RULES and bits & LINKS, bits
     driver("rules-add")
     driver.down()
     driver.close()
@@ -166,5 +241,5 @@ def foreign_flush_without_owner():
     driver("firewall-remove")
 
 
-main([own_doing, rules_gone, route_gone, tap_gone, new_link, overrun,
-      foreign_flush_without_owner])
+main([own_doing, rules_gone, route_gone, tap_gone, new_link, back_at_once,
+      another_uplink, overrun, foreign_flush_without_owner])

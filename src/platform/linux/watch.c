@@ -110,11 +110,30 @@ static bool leads_out(const struct nlmsghdr *nlh)
 	       (rtm->rtm_dst_len == 0 || gateway);
 }
 
-static unsigned int route_seen(const struct nlmsghdr *nlh)
+/* The kernel has unhooked its guard: what comes in its place has none, though
+ * it be the same link under the same name and number. @index 0: of any link. */
+static void forget_guard(struct net *net, int index)
+{
+	for (size_t i = 0; i < net->covered.n; i++)
+		if (!index || net->covered.v[i].index == index)
+			net->covered.v[i].name[0] = '\0';
+}
+
+static unsigned int link_gone(struct net *net, const struct nlmsghdr *nlh)
+{
+	const struct ifinfomsg *ifi = mnl_nlmsg_get_payload(nlh);
+
+	/* Of another family it only left a bridge. */
+	if (ifi->ifi_family == AF_UNSPEC)
+		forget_guard(net, ifi->ifi_index);
+	return SEEN_LINK;
+}
+
+static unsigned int route_seen(struct net *net, const struct nlmsghdr *nlh)
 {
 	switch (nlh->nlmsg_type) {
-	case RTM_NEWLINK:
-	case RTM_DELLINK: return SEEN_LINK;
+	case RTM_DELLINK: return link_gone(net, nlh);
+	case RTM_NEWLINK: return SEEN_LINK;
 	case RTM_NEWADDR:
 	case RTM_DELADDR: return SEEN_ADDRESS;
 	case RTM_NEWRULE:
@@ -161,6 +180,7 @@ static unsigned int drain(struct net *net, struct mnl_socket *nl)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == ENOBUFS) {
+			forget_guard(net, 0);
 			seen |= SEEN_LINK | SEEN_RULE | SEEN_TABLE | SEEN_ROUTE;
 			continue;
 		}
@@ -170,7 +190,7 @@ static unsigned int drain(struct net *net, struct mnl_socket *nl)
 		for (const struct nlmsghdr *nlh = (void *)net->buf;
 		     mnl_nlmsg_ok(nlh, len); nlh = mnl_nlmsg_next(nlh, &len))
 			seen |= nl == net->watch_nft ? nft_seen(net, nlh)
-						     : route_seen(nlh);
+						     : route_seen(net, nlh);
 	}
 }
 
