@@ -237,10 +237,11 @@ static void start_and_stop_in_order(void **state)
 	fake_net.log[0] = '\0';
 	for (i = 0; i < ARRAY_SIZE(stop_steps); i++)
 		assert_int_equal(ask(stop_steps[i]), 0);
-	assert_string_equal(fake_net.log,
-			    "firewall_set(uplink) firewall_set(blocked) "
-			    "sockets_destroy tap_delete dns_restore "
-			    "sysctl_restore rules_remove firewall_remove");
+	assert_string_equal(
+		fake_net.log,
+		"firewall_set(uplink) firewall_set(blocked) "
+		"forwarded_end sockets_destroy tap_delete dns_restore "
+		"sysctl_restore rules_remove firewall_remove");
 	assert_int_equal(fake_net.violations, 0);
 	assert_true(t.b.unblocked);
 	assert_clean();
@@ -251,10 +252,11 @@ static void unblock_alone_restores_in_the_same_order(void **state)
 	start_all();
 	fake_net.log[0] = '\0';
 	assert_int_equal(ask(BROKER_REQUEST_UNBLOCK), 0);
-	assert_string_equal(fake_net.log,
-			    "firewall_set(blocked) sockets_destroy tap_delete "
-			    "dns_restore sysctl_restore rules_remove "
-			    "firewall_remove");
+	assert_string_equal(
+		fake_net.log,
+		"firewall_set(blocked) forwarded_end sockets_destroy tap_delete "
+		"dns_restore sysctl_restore rules_remove "
+		"firewall_remove");
 	assert_clean();
 	/* And that was that. */
 	assert_int_equal(ask(BROKER_REQUEST_UNBLOCK), 0);
@@ -614,9 +616,10 @@ static void leftovers_are_adopted_without_an_open_moment(void **state)
 	t.b.journal = (struct journal){ 0 };
 	fake_net.log[0] = '\0';
 	assert_int_equal(broker_adopt(&t.b, &e), 0);
-	assert_string_equal(fake_net.log,
-			    "firewall_set(blocked) sockets_destroy tap_delete "
-			    "dns_restore sysctl_restore rules_remove");
+	assert_string_equal(
+		fake_net.log,
+		"firewall_set(blocked) forwarded_end sockets_destroy tap_delete "
+		"dns_restore sysctl_restore rules_remove");
 	assert_int_equal(fake_net.violations, 0);
 	assert_true(fake_net.firewall);
 	assert_true(t.b.adopted);
@@ -835,8 +838,8 @@ static void an_engines_end_is_judged(void **state)
 static void a_blemish_is_explained_each_time(void **state)
 {
 	start_all();
-	/* kill, close, block; sockets, TAP, DNS; then the sysctl */
-	fake_net.fail_at = fake_net.n_calls + 5;
+	/* block; containers, sockets, TAP, DNS; then the sysctl */
+	fake_net.fail_at = fake_net.n_calls + 6;
 	assert_int_equal(ask(BROKER_REQUEST_UNBLOCK), -EREMOTEIO);
 	assert_true(t.b.unblocked && t.b.blemished);
 	assert_non_null(strstr(last_reply.text, "torvm recover"));

@@ -482,6 +482,10 @@ static int do_delete_tap(struct broker *b, const struct request *q,
 	if (r < 0)
 		return r;
 	/* A failure here only means that a connection ends later. */
+	if (net_forwarded_end(b->net, &b->journal.plan, e) < 0)
+		log_warning("Connections of containers through Tor were not "
+			    "closed: %s",
+			    e ? e->text : "");
 	if (net_sockets_destroy(b->net, b->journal.plan.host_ip, e) < 0)
 		log_warning("Connections through Tor were not closed: %s",
 			    e ? e->text : "");

@@ -117,6 +117,10 @@ int recover_run(const char *runtime_dir, restore_report_fn report,
 		return r;
 	if (r > 0)
 		count_report(&recovery, "Killed the VM that was left");
+	/* What a dead controller left may still take the connections of
+	 * containers into the TAP, where nobody ends them. */
+	if (j.up & BROKER_UP_FIREWALL && net_firewall_present(net))
+		net_firewall_set(net, &j.plan, NET_FIREWALL_BLOCKED, NULL);
 	r = restore_network(net, dir_fd, &j, RESTORE_TO_OPEN,
 			    there ? count_report : say_nothing, &recovery, e);
 	if (r >= 0 && dir_fd >= 0)

@@ -41,8 +41,15 @@ static int remove_tap(struct net *net, struct journal *j,
 	struct error sockets = ERROR_NULL(sockets);
 	int r;
 
-	/* While the TAP is still there: a socket that keeps its address would
-	 * speak from it on the physical link later. */
+	/* While the TAP is still there: by it containers are told; and a socket
+	 * that keeps its address would speak from it on the physical link
+	 * later. */
+	if (net_forwarded_end(net, &j->plan, &sockets) < 0)
+		say(report,
+		    "Connections of containers through Tor could not be closed "
+		    "(%s); what they say on them now goes to their servers "
+		    "directly",
+		    sockets.text);
 	if (net_sockets_destroy(net, j->plan.host_ip, &sockets) < 0)
 		say(report,
 		    "Open connections through Tor could not be closed (%s); "

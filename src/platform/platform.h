@@ -133,6 +133,12 @@ int net_tap_delete(struct net *net, const struct net_plan *plan,
  * Return: whether there is one. */
 bool net_tap_find(struct net *net, char ret[IFNAMSIZ]);
 
+/* Ends the TCP connections of containers and guests through the TAP, for a VM
+ * that has not ended them. The TAP is up, without a reader, and refused by the
+ * firewall. Blocks for up to 300 ms if there are any. */
+int net_forwarded_end(struct net *net, const struct net_plan *plan,
+		      struct error *e);
+
 /* Destroys every TCP and UDP socket bound to @addr (sock_diag). */
 int net_sockets_destroy(struct net *net, struct in_addr addr, struct error *e);
 

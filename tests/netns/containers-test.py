@@ -36,6 +36,7 @@ REFUSED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EACCES, errno.EPERM,
            errno.ENETUNREACH)
 AT_ONCE = 0.5  # seconds; a SYN that is lost comes again after 1
 LINKS = 8
+ESTABLISHED, CLOSED = 1, 7  # states of a TCP socket
 
 # As dockerd 28 writes them (iptables-save), of two networks and a published port.
 DOCKER = """
@@ -458,6 +459,10 @@ def spoofing():
     no_leaks()
 
 
+def tcp_state(s):
+    return s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[0]
+
+
 def end_of_the_vm():
     """In a stop Tor's last word ends the connections of containers, idle ones, too"""
     lab.capture.take()
@@ -467,13 +472,46 @@ def end_of_the_vm():
     driver("firewall", "uplink")
     vm.close_connections()
 
-    def closed():
-        state = idle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[0]
-        return state == 7  # TCP_CLOSE
-
-    wait_until("the end of an idle connection", closed, 20)
+    wait_until("the end of an idle connection", lambda: tcp_state(idle) == CLOSED, 20)
     idle.close()
     driver("firewall", "open")
+    no_leaks()
+
+
+def end_of_a_hung_vm():
+    """A VM that hangs says nothing; idle connections are ended all the same"""
+    lab.capture.take()
+    idle = [ns_socket(ns, 0, socket.AF_INET, socket.SOCK_STREAM) for ns in BEHIND_NAT * 3]
+    for s in idle:
+        s.connect((WEB4, 443))
+        assert said(s) == b"tor 10.10.10.2\n"
+    # Of the TAP's end, and of the other, nobody has said anything yet.
+    with service("guest", "192.168.122.10", 80, b"") as web:
+        _, _, theirs = connect("box", 0, ("192.168.122.10", 80))
+        peer, _ = web.accept()
+        vm.hang(driver)
+        driver("firewall", "blocked")
+        assert {tcp_state(s) for s in idle} == {ESTABLISHED}
+        begin = time.monotonic()
+        driver("forwarded-end")
+        took = time.monotonic() - begin
+        assert {tcp_state(s) for s in idle} == {CLOSED}, [tcp_state(s) for s in idle]
+        for s in idle:
+            assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
+        # They were told at once, and nobody else was.
+        assert took < 0.2, took
+        peer.sendall(b"still here")
+        assert said(theirs) == b"still here"
+        theirs.close()
+        peer.close()
+    for s in idle:
+        s.close()
+    begin = time.monotonic()
+    driver("forwarded-end")
+    assert time.monotonic() - begin < 0.2, "waited for nobody"
+    vm.attach(driver)
+    driver("firewall", "open")
+    assert to_web("box")[2] == b"tor 10.10.10.2\n"
     no_leaks()
 
 
@@ -529,4 +567,4 @@ def each_step_of_a_stop():
 
 main([directly, each_step_of_a_start, old_connections, through_tor, rest_refused,
       never_around, without_nat, their_own, resolver_on_the_bridge,
-      made_while_running, spoofing, end_of_the_vm, vm_dead, each_step_of_a_stop])
+      made_while_running, spoofing, end_of_the_vm, end_of_a_hung_vm, vm_dead, each_step_of_a_stop])

@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 
-from netlab import inside, run
+from netlab import inside, run, wait_until
 
 TAP_MAC, VM_MAC = "52:54:00:12:34:03", "52:54:00:12:34:02"
 TUNSETIFF, TUNGETVNETHDRSZ, TUNSETVNETHDRSZ = 0x400454CA, 0x800454D7, 0x400454D8
@@ -66,7 +66,8 @@ class FakeVM:
             self.tcp.listen(64)
             self.dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.dns.bind(("0.0.0.0", DNS_PORT))
-        self.outer = None
+        self.outer = self._never = None
+        self.rounds = 0
         self.connections = []
         self.attach(driver)
         for work in (self._pump, self._accept, self._answer_dns):
@@ -86,6 +87,16 @@ class FakeVM:
             os.dup2(mine, self.outer)
             os.close(mine)
 
+    def hang(self, driver):
+        """Nothing goes in or out until attach(); nobody holds the TAP."""
+        idle, self._never = os.pipe2(os.O_NONBLOCK)
+        os.dup2(idle, self.outer)
+        os.close(idle)
+        # The pump may still wait for the old one.
+        rounds = self.rounds
+        wait_until("the pump", lambda: self.rounds > rounds + 1)
+        driver("tap-close")
+
     def close_connections(self):
         """As the end of Tor does."""
         while self.connections:
@@ -99,6 +110,7 @@ class FakeVM:
         while True:
             self._move(self.outer, self.inner)
             self._move(self.inner, self.outer)
+            self.rounds += 1
             # A new queue in the old one's place wakes nobody.
             select.select([self.outer, self.inner], [], [], 0.05)
 

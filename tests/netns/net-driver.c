@@ -166,6 +166,8 @@ static int handle(struct net *net, char *line, char *value, struct error *e)
 		return net_tap_configure(net, &plan, e);
 	if (strcmp(word, "tap-delete") == 0)
 		return net_tap_delete(net, &plan, e);
+	if (strcmp(word, "forwarded-end") == 0)
+		return net_forwarded_end(net, &plan, e);
 	if (strcmp(word, "sockets-destroy") == 0)
 		return net_sockets_destroy(net, plan.host_ip, e);
 	if (strcmp(word, "uplink-renew") == 0 && arg) {

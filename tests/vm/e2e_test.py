@@ -322,6 +322,67 @@ def a_container_gets_its_pages_through_tor(t):
         no_leaks(t, capture)
 
 
+# A connection that is idle until a line comes; then says what became of it.
+IDLE = """
+import socket, sys
+s = socket.create_connection(("%s", 7), 60)
+s.sendall(b"hello")
+assert s.recv(5) == b"hello"
+print("idle", flush=True)
+sys.stdin.readline()
+s.settimeout(3)
+try:
+    s.sendall(b"late")
+    print("answer", s.recv(4))
+except OSError as e:
+    print("error", e.errno)
+"""
+
+
+@cases.case
+def a_stop_ends_the_connections_of_containers(t):
+    server = t.lab.addresses["servers"]["www4.lab.test"]["ipv4"]
+    to_server = "tcp and dst host %s and dst port 7" % server
+    t.ensure_down()
+    t.configure(failsafe={"heartbeat_timeout_s": 600, "shutdown_timeout_s": 3})
+
+    def hangs():
+        t.kill(t.status()["vm"]["pid"], signal.SIGSTOP)
+        t.down()
+
+    def is_killed():
+        t.kill_everything()
+        done = t.torvm("recover")
+        expect(done.code == 0, "recover: %s" % done)
+
+    def idle():
+        argv = ["/usr/bin/python3", "-c", IDLE % server]
+        process = t.lab.popen("host", [*box, *argv], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, universal_newlines=True)
+        expect(process.stdout.readline() == "idle\n", "no connection from the container")
+        return process
+
+    try:
+        with container(t) as box:
+            for stop in (t.down, hangs, is_killed):
+                t.up()
+                with t.lab.capture("container-" + stop.__name__) as capture:
+                    process = idle()
+                    stop()
+                    said, _ = process.communicate("\n", timeout=30)
+                    capture.sync()
+                    sent = capture.show(to_server)
+                    expect(not sent, "%s: past Tor: %s" % (stop.__name__, sent))
+                    expect("late" not in said, "%s: %s" % (stop.__name__, said))
+                    # As it is seen if it goes directly.
+                    idle().communicate("\n", timeout=30)
+                    capture.sync()
+                    expect(capture.show(to_server), "a direct connection was not seen")
+    finally:
+        t.configure()
+        t.ensure_down()
+
+
 @cases.case
 def everything_else_is_refused_at_once(t):
     t.ensure_running()

@@ -228,6 +228,12 @@ bool net_tap_find(struct net *net, char ret[IFNAMSIZ])
 	return fake_net.tap;
 }
 
+int net_forwarded_end(struct net *net, const struct net_plan *plan,
+		      struct error *e)
+{
+	return done(call(e, "forwarded_end"));
+}
+
 int net_sockets_destroy(struct net *net, struct in_addr addr, struct error *e)
 {
 	return done(call(e, "sockets_destroy"));
