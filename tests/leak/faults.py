@@ -25,7 +25,7 @@ import socket
 import struct
 import time
 
-from stage import PORT3, expect, wait_for
+from stage import PORT3, SPARE4, SPARE_ROUTER4, expect, wait_for
 
 import topology as topo
 
@@ -365,23 +365,81 @@ class SecondNic(Fault):
 
     name = "second NIC"
 
-    def inject(self, w):
+    def plug(self, w):
         w.stage.lab.machine("router").check("ip", "link", "set", PORT3, "up")
         w.ip("-n vguest link set hot0 netns 1")
-        w.ip("addr add 192.168.79.2/24 dev hot0")
+        w.ip("addr add %s/24 dev hot0" % SPARE4)
         w.ip("link set hot0 up")
         begin = time.monotonic()
         if "netdev torvm" in w.stage.host("nft", "list", "tables"):
             wait_for("the block on the new link",
                      lambda: "hot0" in w.stage.host("nft", "list", "ruleset"), 5, 0.01)
             w.window(begin)
-        w.ip("route add default via 192.168.79.1 dev hot0 metric 5")
+
+    def inject(self, w):
+        self.plug(w)
+        w.ip("route add default via %s dev hot0 metric 5" % SPARE_ROUTER4)
         answer = w.stage.strike("root", "hot0")
         expect(answer, "no probe was made by hot0")
 
     def heal(self, w):
-        w.ip("route del default via 192.168.79.1 dev hot0 metric 5")
+        w.ip("route del default via %s dev hot0 metric 5" % SPARE_ROUTER4)
         w.ip("link set hot0 netns vguest")
+
+
+@fault
+class Unplugged(Fault):
+    """The uplink is pulled out, and after a while put in again."""
+
+    name = "uplink unplugged"
+    keeps = True
+    stopping = True
+
+    @staticmethod
+    def pull(w):
+        w.stage.host("ip", "-n", "vguest", "link", "del", "mv0", check=False)
+        w.ip("link set eth0 netns shelf")
+
+    @staticmethod
+    def put_back(w):
+        w.ip("-n shelf link set eth0 netns 1")
+        # As the lab has it.
+        w.stage.host("sysctl", "-q", "-w", "net.ipv6.conf.eth0.accept_ra=0")
+        w.ip("addr add %s/24 dev eth0" % topo.HOST4)
+        w.ip("addr add %s/64 dev eth0" % topo.HOST6)
+        w.ip("link set eth0 up")
+        w.default_routes()
+        w.stage.macvlan()
+
+    def inject(self, w):
+        self.pull(w)
+        time.sleep(w.rng.uniform(0.2, 3))
+
+    def heal(self, w):
+        self.put_back(w)
+
+
+@fault
+class OtherUplink(SecondNic):
+    """The uplink is pulled out, and the way is by a link that was not there."""
+
+    name = "another NIC is the uplink"
+    keeps = True
+
+    def inject(self, w):
+        self.plug(w)
+        Unplugged.pull(w)
+        w.ip("route add default via %s dev hot0 metric 5" % SPARE_ROUTER4)
+        answer = w.stage.strike("root", "hot0")
+        expect(answer, "no probe was made by hot0")
+        if w.moment == "Running" and not w.held:
+            begin = time.monotonic()
+            w.works()
+            w.note = "traffic again after %.1f s" % (time.monotonic() - begin)
+
+    def heal(self, w):
+        super().heal(w)
+        Unplugged.put_back(w)
 
 
 @fault

@@ -69,7 +69,7 @@ def parse(raw):
 
 class Judge:
     """outside: MAC addresses (bytes) that are not the host's; relays: IPv4
-    addresses of the Tor network; relay_ports; host: the uplink's IPv4 addresses; lan: the
+    addresses of the Tor network; relay_ports; host: IPv4 addresses of the host's links; lan: the
     first three bytes of the private networks on its links."""
 
     def __init__(self, outside, relays, relay_ports, host, lan):

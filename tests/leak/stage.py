@@ -40,6 +40,7 @@ PROBES = os.path.join(HERE, "probes.py")
 USER = 61234
 PORT2, PORT3 = "to-host2", "to-host3"
 NET2, NET2_6 = "192.168.78", "2001:db8:78:"
+SPARE4, SPARE_ROUTER4 = "192.168.79.2", "192.168.79.1"
 CHILD, CHILD6 = "198.18.0", "2001:db8:3:"
 
 HOST_RULES = """
@@ -140,7 +141,11 @@ class Stage:
             self._outside(),
             [socket.inet_aton(a) for a in topo.RELAYS.values()],
             (tornet.ORPORT, tornet.DIRPORT),
-            [socket.inet_aton(a) for a in (topo.HOST4, topo.LAN4 + ".22")],
+            # Its links': Tor takes the second one when the first is gone.
+            [
+                socket.inet_aton(a)
+                for a in (topo.HOST4, topo.LAN4 + ".22", NET2 + ".2", SPARE4)
+            ],
             [socket.inet_aton(net + ".0")[:3] for net in (topo.LAN4, NET2)],
         )
 
@@ -174,7 +179,8 @@ class Stage:
             router.check("ip", *line.split())
         net = lab.machine("net")
         net.check(*("ip route add %s:/64 via %s" % (NET2_6, topo.WAN6)).split())
-        for name in ("child", "guest", "vguest"):
+        # The shelf is where an unplugged link lies: alone, so it keeps its number.
+        for name in ("child", "guest", "vguest", "shelf"):
             self.host("ip", "netns", "add", name)
         self.host("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
         # For IPv6, too; static addresses stay as they are.
@@ -208,7 +214,7 @@ route add default via {n}.1 metric 500
 -n guest -6 route add default via {n6}:1
 """.format(c=CHILD, c6=CHILD6, n=NET2, n6=NET2_6)
         )
-        self._macvlan()
+        self.macvlan()
         self._spare_link(router)
         self.host_rules()
         # Static IPv6 addresses stay when a link goes down, as IPv4's do.
@@ -231,11 +237,12 @@ route add default via {n}.1 metric 500
     def _spare_link(self, router):
         """A third link, which is plugged into the host later: hot0."""
         topo.link(PORT3, router, "hot0", self.lab.machine("host"))
-        router.check("ip", "addr", "add", "192.168.79.1/24", "dev", PORT3)
+        router.check("ip", "addr", "add", SPARE_ROUTER4 + "/24", "dev", PORT3)
         router.check("ip", "link", "set", PORT3, "up")
         self._ip("link set hot0 netns vguest")
 
-    def _macvlan(self):
+    def macvlan(self):
+        """It goes with its link, eth0."""
         try:
             self._ip("link add link eth0 name mv0 netns vguest type macvlan mode bridge")
         except LabError as e:
