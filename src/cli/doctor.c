@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <libgen.h>
 #include <linux/kvm.h>
 #include <pwd.h>
 #include <string.h>
@@ -115,7 +116,7 @@ static void check_qemu(struct doctor *d, struct finding *f)
 /* The image of --image-dir, the configuration, the checkout, the system. */
 static int open_image_dir(const struct doctor *d, char *path, size_t size)
 {
-	char self[1024], *slash;
+	char self[1024];
 	ssize_t n;
 	int fd;
 
@@ -128,16 +129,10 @@ static int open_image_dir(const struct doctor *d, char *path, size_t size)
 	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	if (n > 0) {
 		self[n] = '\0';
-		slash = strrchr(self, '/');
-		*slash = '\0';
-		slash = strrchr(self, '/');
-		if (slash) {
-			*slash = '\0';
-			snprintf(path, size, "%s/dist/vm", self);
-			fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-			if (fd >= 0)
-				return fd;
-		}
+		snprintf(path, size, "%s/dist/vm", dirname(dirname(self)));
+		fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (fd >= 0)
+			return fd;
 	}
 	snprintf(path, size, "%s", IMAGE_DIR);
 	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);

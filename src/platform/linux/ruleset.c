@@ -270,7 +270,7 @@ static bool is_inner_bridge(const struct ruleset *rs,
 
 static void add_inner_set(struct nft_batch *b, const struct ruleset *rs)
 {
-	uint32_t inner[INNER_MAX];
+	uint32_t inner[INNER_MAX] = { 0 };
 	size_t n = 0;
 
 	for (size_t i = 0; i < rs->links->n && n < INNER_MAX; i++)
