@@ -7,8 +7,8 @@ PREFIX ?= /usr
 DESTDIR ?=
 SHELL = /bin/sh
 
-.PHONY: all help deps controller vm demo test test-quick test-leak test-boot bench \
-	fuzz lint format install uninstall clean distclean
+.PHONY: all help deps controller vm demo test test-quick test-leak test-boot \
+	test-debian12 test-debian13 bench fuzz lint format install uninstall clean distclean
 
 all: controller
 
@@ -19,8 +19,9 @@ help:
 	@echo '                  (DEMO_KEEP=1 leaves it up to play with)'
 	@echo 'sudo make test    run every test; sudo make test-quick the short ones'
 	@echo 'sudo make test-leak  every way out in every state, and random faults'
-	@echo 'sudo make test-boot  the units in a real boot (needs systemd-container)'
 	@echo '                  (SEED=, WALKS=, SHARD=I/N, ONLY=, RESUME=1)'
+	@echo 'sudo make test-boot  the units in a real boot (needs systemd-container)'
+	@echo 'sudo make test-debian13  make test in a Debian 13 of its own; also 12'
 	@echo 'sudo make bench   measure against native Tor in the same network'
 	@echo 'make fuzz         fuzz each parser for FUZZ_SECONDS (60)'
 	@echo 'make lint         format, clang-tidy, cppcheck, dependency direction'
@@ -60,6 +61,9 @@ test-leak: deps controller vm
 test-boot: deps controller vm
 	tests/boot/boot-test.py
 
+test-debian12 test-debian13:
+	scripts/in-debian $(subst test-debian,,$@) make test
+
 bench: deps controller vm
 	tests/bench/bench
 	tests/netns/layers-bench.py build/tests/netns
@@ -85,4 +89,4 @@ clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(DIST)
 
 distclean: clean
-	rm -rf build-cache
+	rm -rf build-cache build-debian*
