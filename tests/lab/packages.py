@@ -8,8 +8,9 @@ folder of the lab's cache, together with whatever libraries of theirs the machin
 lacks: apt is asked what it would download to install them, and it keeps the rest
 to itself. Programs run with that folder's libraries first (environment()).
 
-Pluggable transports come from sid, which has the versions that the VM carries, by
-a private apt configuration (scripts/apt-private).
+Pluggable transports come from sid, which has the versions that the VM carries, and
+dante from bookworm, because trixie has none, by a private apt configuration
+(scripts/apt-private).
 """
 
 import glob
@@ -23,8 +24,11 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 SCRIPTS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "scripts")
 
 # squid-openssl is squid with TLS; it serves as both.
-OWN = "obfs4proxy nginx squid-openssl tinyproxy-bin microsocks dante-server".split()
-SID = "lyrebird webtunnel snowflake-client".split()
+OWN = "obfs4proxy nginx squid-openssl tinyproxy-bin microsocks".split()
+OTHER_SUITES = {
+    "sid": "lyrebird webtunnel snowflake-client".split(),
+    "bookworm": "dante-server libwrap0 libnsl2 libtirpc3".split(),
+}
 
 # name: path below the folder
 PROGRAMS = {
@@ -70,10 +74,16 @@ def peers_root(cache):
         debs = os.path.join(new, "debs")
         os.makedirs(os.path.join(debs, "partial"))
         _download_own(debs)
-        tool(os.path.join(SCRIPTS, "apt-private"), "--download", "sid", *SID, cwd=debs)
+        private = os.path.join(SCRIPTS, "apt-private")
+        for suite, names in OTHER_SUITES.items():
+            tool(private, "--download", suite, *names, cwd=debs)
         for deb in glob.glob(os.path.join(debs, "*.deb")):
             tool("dpkg-deb", "-x", deb, new)
         shutil.rmtree(debs)
+        # In Debian 13 an alternative, which installing would make.
+        squid = os.path.join(new, "usr", "sbin", "squid")
+        if not os.path.lexists(squid):
+            os.symlink("squid-openssl", squid)
         os.rename(new, root)
     missing = [n for n in PROGRAMS if not os.access(program(root, n), os.X_OK)]
     if missing:

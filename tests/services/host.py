@@ -32,6 +32,7 @@ EMPTY = (
     *("/etc/firewalld", "/var/lib/NetworkManager", "/etc/resolvconf"),
 )
 USERS = {"systemd-resolve": 61190, "systemd-network": 61191}
+MACHINE_ID = "5e1e3c2e000040008000000000000002"
 RESOLV_CONF = "nameserver 192.168.77.1\n"
 STUB = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n"
 TIMEOUT_S = 60
@@ -117,6 +118,8 @@ class Host:
         for name, number in USERS.items():
             self.append("/etc/passwd", "%s:x:%d:%d::/:/usr/sbin/nologin\n" % (name, number, number))
             self.append("/etc/group", "%s:x:%d:\n" % (name, number))
+        # A chroot may have none, and networkd makes its DHCP identity of it.
+        self.write("/etc/machine-id", MACHINE_ID + "\n")
         self.root = root
         self.resolv_conf()
 
