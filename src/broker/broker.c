@@ -720,14 +720,17 @@ static unsigned int repair(struct broker *b, unsigned int bits)
 				    "tables; they are back");
 	}
 	if (bits & NET_CHANGED_RULES && is_up(b, BROKER_UP_RULES)) {
-		if (net_rules_add(b->net, plan, &e) < 0 ||
-		    (is_up(b, BROKER_UP_TAP_CONFIGURED) &&
-		     net_tap_configure(b->net, plan, &e) < 0))
+		int r = 0;
+
+		/* First: while its address is gone, no route leads into it. */
+		if (is_up(b, BROKER_UP_TAP_CONFIGURED))
+			r = net_tap_configure(b->net, plan, &e);
+		if (net_rules_add(b->net, plan, &e) < 0 || r < 0)
 			left |= NET_CHANGED_RULES;
 		else
 			repaired(b, "Another program changed the routing "
-				    "rules; TorVM's are complete and come "
-				    "first again");
+				    "rules or TorVM's link; both are complete "
+				    "and come first again");
 	}
 	if (bits & NET_CHANGED_LINKS && is_up(b, BROKER_UP_RULES) &&
 	    net_sysctls_apply(b->net, plan, save_sysctl, b, &e) < 0)

@@ -217,7 +217,8 @@ int net_watch_fd(struct net *net);
 enum {
 	NET_CHANGED_TAP = 1 << 0,      /* the TAP is gone */
 	NET_CHANGED_FIREWALL = 1 << 1, /* one of our tables was touched */
-	NET_CHANGED_RULES = 1 << 2,    /* one of our rules, T's default */
+	NET_CHANGED_RULES = 1 << 2,    /* one of our rules, T's default, the
+					* TAP's address */
 	NET_CHANGED_LINKS = 1 << 3,    /* other links or bridges than the block
 					* covers: net_firewall_set() again */
 	NET_CHANGED_UPLINK = 1 << 4,   /* the way out may be another one:

@@ -813,6 +813,30 @@ class Test:
         c.stop()
         self.restored()
 
+    def test_repair_of_the_address(self):
+        """As NetworkManager takes it when it is switched off, if it may. The route
+        goes with it."""
+        def state():
+            return (run("ip", "-j", "addr", "show", "torvm0"),
+                    run("ip", "route", "show", "table", "9095"),
+                    run("ip", "neigh", "show", "dev", "torvm0"))
+
+        c = self.c
+        c.start()
+        c.protect()
+        whole = state()
+        assert "10.10.10.2" in whole[0] and "default" in whole[1] and whole[2], whole
+        with self.no_leak():
+            # Among others, and as the last one, which takes more with it.
+            run("ip", "addr", "add", "192.0.2.77/32", "dev", "torvm0")
+            run("ip", "addr", "del", "10.10.10.2/30", "dev", "torvm0")
+            wait_for("the address", lambda: "10.10.10.2" in state()[0])
+            run("ip", "addr", "del", "192.0.2.77/32", "dev", "torvm0")
+            run("ip", "addr", "flush", "dev", "torvm0")
+            wait_for("the link as it was", lambda: state() == whole)
+        c.stop()
+        self.restored()
+
     def test_vpn_rules_ahead(self):
         """wg-quick's rules land ahead of ours; the broker moves ours."""
         theirs = (["not", "fwmark", "51820", "table", "51820"],

@@ -64,6 +64,26 @@ def route_gone():
     assert lab.ip("host", "route", "show", "table", "9095") == shot
 
 
+def address_gone():
+    """The TAP's address likewise, and what the kernel takes away with the last one"""
+    def state():
+        return (lab.ip("host", "addr", "show", "torvm0"),
+                lab.ip("host", "route", "show", "table", "9095"))
+
+    shot = state()
+    lab.ip("host", "addr", "add", "192.0.2.77/32", "dev", "torvm0")
+    assert changed(200) == 0
+    lab.ip("host", "addr", "del", "10.10.10.2/30", "dev", "torvm0")
+    assert changed() & RULES
+    driver("tap-configure")
+    lab.ip("host", "addr", "del", "192.0.2.77/32", "dev", "torvm0")
+    lab.ip("host", "addr", "flush", "dev", "torvm0")
+    assert changed() & RULES
+    driver("tap-configure")
+    assert state() == shot, (state(), shot)
+    assert changed(200) == 0
+
+
 def tap_gone():
     """A TAP that is set down or deleted is reported"""
     lab.ip("host", "link", "set", "torvm0", "down")
@@ -241,5 +261,5 @@ def foreign_flush_without_owner():
     driver("firewall-remove")
 
 
-main([own_doing, rules_gone, route_gone, tap_gone, new_link, back_at_once,
+main([own_doing, rules_gone, route_gone, address_gone, tap_gone, new_link, back_at_once,
       another_uplink, overrun, foreign_flush_without_owner])

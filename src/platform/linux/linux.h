@@ -166,6 +166,8 @@ int routes_precheck(struct net *net, const struct net_plan *plan,
 /* --- tap.c --- */
 
 int tap_precheck(struct net *net, const struct net_plan *plan, struct error *e);
+/* False when a configured TAP has lost it; or it cannot be found out. */
+bool tap_has_address(struct net *net, const struct net_plan *plan);
 
 /* --- watch.c --- */
 

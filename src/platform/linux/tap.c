@@ -296,6 +296,47 @@ static int on_address(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_OK;
 }
 
+struct own_address {
+	struct in_addr wanted;
+	int tap_index;
+	bool there;
+};
+
+static int on_own_address(const struct nlmsghdr *nlh, void *data)
+{
+	const struct ifaddrmsg *ifa = mnl_nlmsg_get_payload(nlh);
+	struct own_address *own = data;
+	const struct nlattr *attr;
+
+	if (ifa->ifa_family != AF_INET || (int)ifa->ifa_index != own->tap_index)
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, nlh, sizeof(*ifa))
+	{
+		if (mnl_attr_get_type(attr) == IFA_LOCAL &&
+		    mnl_attr_get_u32(attr) == own->wanted.s_addr)
+			own->there = true;
+	}
+	return MNL_CB_OK;
+}
+
+bool tap_has_address(struct net *net, const struct net_plan *plan)
+{
+	struct ifaddrmsg ifa = { .ifa_family = AF_INET };
+	struct own_address own = { .wanted = plan->host_ip };
+	struct net_link link;
+	struct nlmsghdr *nlh;
+
+	/* A link that is gone is another matter. */
+	if (net->tap != NET_TAP_CONFIGURED ||
+	    link_read(net, plan->tap_name, &link) < 0)
+		return true;
+	own.tap_index = link.index;
+	nlh = netlink_message(net, RTM_GETADDR, 0, &ifa, sizeof(ifa));
+	return netlink_dump(net, net->route, nlh, on_own_address, &own, NULL) ==
+		       0 &&
+	       own.there;
+}
+
 int tap_precheck(struct net *net, const struct net_plan *plan, struct error *e)
 {
 	struct ifaddrmsg ifa = { .ifa_family = AF_INET };

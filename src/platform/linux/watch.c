@@ -181,7 +181,8 @@ static unsigned int drain(struct net *net, struct mnl_socket *nl)
 			continue;
 		if (n < 0 && errno == ENOBUFS) {
 			forget_guard(net, 0);
-			seen |= SEEN_LINK | SEEN_RULE | SEEN_TABLE | SEEN_ROUTE;
+			seen |= SEEN_LINK | SEEN_RULE | SEEN_TABLE |
+				SEEN_ROUTE | SEEN_ADDRESS;
 			continue;
 		}
 		if (n < 0)
@@ -247,7 +248,11 @@ unsigned int net_watch_read(struct net *net, const struct net_plan *plan)
 	net->seen = 0;
 	if (seen & (SEEN_LINK | SEEN_ADDRESS))
 		changed |= check_links(net, plan);
-	if ((seen & SEEN_RULE) && net->rules && !rules_complete(net, plan))
+	/* With a link's last address its routes go, and nobody is told. */
+	if (seen & SEEN_ADDRESS)
+		seen |= SEEN_RULE;
+	if ((seen & SEEN_RULE) && net->rules &&
+	    (!rules_complete(net, plan) || !tap_has_address(net, plan)))
 		changed |= NET_CHANGED_RULES;
 	if ((seen & SEEN_RULE) && net->rules &&
 	    routes_check(net, plan) == ROUTES_OTHER_INNER)
