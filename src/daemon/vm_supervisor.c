@@ -447,6 +447,15 @@ static int open_disk(struct vm_supervisor *vm, struct error *e)
 		vm->disk_bad = false;
 		vm->disk_replaced = true;
 	}
+	if (vm->disk_fd >= 0 &&
+	    !state_disk_is_current(vm->state_dirfd, vm->state_name,
+				   vm->disk_fd)) {
+		log_warning(
+			"The state disk %s/%s was deleted or replaced while "
+			"TorVM ran",
+			vm->state_dir, vm->state_name);
+		close(steal_fd(&vm->disk_fd));
+	}
 	if (vm->disk_fd >= 0)
 		return 0;
 	ret = state_disk_open(vm->state_dirfd, vm->state_dir, vm->state_name,

@@ -164,6 +164,23 @@ static void a_truncated_disk_is_put_aside(void **state)
 	assert_int_equal(st.st_size, 1000);
 }
 
+static void a_deleted_or_replaced_disk_is_noticed(void **state)
+{
+	struct dir *d = *state;
+	struct error e = ERROR_NULL(e);
+	int fd, next;
+
+	assert_int_equal(open_disk(d, &fd, NULL, &e), 0);
+	assert_true(state_disk_is_current(d->fd, STATE_DISK_NAME, fd));
+	assert_int_equal(unlinkat(d->fd, STATE_DISK_NAME, 0), 0);
+	assert_false(state_disk_is_current(d->fd, STATE_DISK_NAME, fd));
+	assert_int_equal(open_disk(d, &next, NULL, &e), 0);
+	assert_false(state_disk_is_current(d->fd, STATE_DISK_NAME, fd));
+	assert_true(state_disk_is_current(d->fd, STATE_DISK_NAME, next));
+	close(fd);
+	close(next);
+}
+
 static void replacing_keeps_the_latest_bad_one(void **state)
 {
 	struct dir *d = *state;
@@ -222,6 +239,7 @@ int main(void)
 		with(the_next_start_keeps_it),
 		with(two_vms_cannot_share_it),
 		with(a_truncated_disk_is_put_aside),
+		with(a_deleted_or_replaced_disk_is_noticed),
 		with(replacing_keeps_the_latest_bad_one),
 		with(only_a_file_is_a_disk),
 		with(an_unwritable_folder_is_named),

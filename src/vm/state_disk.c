@@ -234,3 +234,12 @@ int state_disk_replace(int dirfd, const char *dir, const char *name,
 		r = put_aside(&d, e);
 	return r < 0 ? r : make(&d, e);
 }
+
+bool state_disk_is_current(int dirfd, const char *name, int fd)
+{
+	struct stat open, named;
+
+	return fstat(fd, &open) == 0 &&
+	       fstatat(dirfd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+}

@@ -38,3 +38,11 @@ int state_disk_open(int dirfd, const char *dir, const char *name, int pristine,
  */
 int state_disk_replace(int dirfd, const char *dir, const char *name,
 		       int pristine, struct error *e);
+
+/**
+ * state_disk_is_current() - Whether an open disk still is the one of that name
+ * @fd:	From state_disk_open(), maybe long ago
+ *
+ * What is written to one that was deleted or replaced meanwhile is lost.
+ */
+bool state_disk_is_current(int dirfd, const char *name, int fd);

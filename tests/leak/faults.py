@@ -157,10 +157,17 @@ class KillTor(Fault):
 
     @staticmethod
     def connect(w):
-        control = socket.socket(socket.AF_UNIX)
-        control.settimeout(1)
-        control.connect(os.path.join(w.t.runtime, "vm", "torctl.sock"))
-        return control
+        def connected():
+            control = socket.socket(socket.AF_UNIX)
+            control.settimeout(1)
+            try:
+                control.connect(os.path.join(w.t.runtime, "vm", "torctl.sock"))
+            except ConnectionRefusedError:  # QEMU has not seen the engine go
+                control.close()
+                return None
+            return control
+
+        return wait_for("QEMU's socket", connected, 20)
 
 
 @fault

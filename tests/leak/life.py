@@ -142,9 +142,12 @@ class Life(Walk):
                 fault.heal(self)
             captures.sync()
             until_now = captures.frames()
-            # Without its engine a stop that has begun is ended by the broker.
+            # Without its engine a stop that has begun is ended by the broker, or by
+            # the next engine, if it is not to stand still once more.
             opened = transition in OPEN or (
-                transition == "RestoreNetwork" and self._stopped() != self.engine)
+                self._stopped() != self.engine
+                and (transition == "RestoreNetwork"
+                     or transition == "Shutdown" and not following))
             self._go_on()
             self._settle(transition)
             captures.sync()
