@@ -2,12 +2,14 @@
 
 Everything is named by a file or follows from one: the program (Tor), the
 libraries that it needs, and the modules of modules.list. The result is a
-cpio.Archive and a record of where each file came from. Transports is a second
-archive that is unpacked over the first where a pluggable transport is wanted.
+cpio.Archive and a record of where each file came from. Transports and Geoip are
+further archives, unpacked over the first where a pluggable transport is wanted, or
+where Tor has to know countries.
 """
 
 import hashlib
 import os
+import re
 
 import cpio
 import debian
@@ -196,6 +198,56 @@ class Transports(_Tree):
         if bundle.count(b"-----BEGIN CERTIFICATE-----") < 50:
             raise BuildError(f"package {package.name} has not the CAs expected in it")
         self.archive.add_file(self.CA_FILE, bundle)
+
+
+class Geoip(_Tree):
+    """In which country an address is, for Tor. Further attributes after build():
+    generated, license (what the file says of itself), countries (list of codes)."""
+
+    PACKAGE = "tor-geoipdb"
+    FILE = "/usr/share/tor/geoip"
+    # Tor asks for the country of a relay's IPv4 address only, so this file of the
+    # package is left out (docs/decisions/0007-countries.md). An empty one keeps Tor
+    # from complaining; and it comes last: where it is, the whole archive was
+    # unpacked (init/contract.h).
+    FILE6 = "/usr/share/tor/geoip6"
+
+    _LINE = re.compile(rb"\d+,\d+,([A-Z][A-Z0-9]|\?\?)")
+
+    def __init__(self, mtime):
+        super().__init__(mtime, lambda path: path == self.FILE)
+        self.generated = self.license = ""
+        self.countries = []
+
+    def build(self, source):
+        """source: debian.Archive, prepared."""
+        package = self._open(source, self.PACKAGE)
+        data = self._file(package, self.FILE)
+        self.add(data)
+        if len(self.countries) < 200:
+            raise BuildError(f"{self.FILE} has {len(self.countries)} countries only")
+        self._record(package, self.FILE, data, self.FILE)
+
+    def add(self, data):
+        """data: a file in the form that Tor reads."""
+        codes = set()
+        for line in data.splitlines():
+            if line.startswith(b"#"):
+                word, _, text = line[1:].decode().partition(":")
+                if word.strip() == "Generated":
+                    self.generated = text.strip()
+                elif word.strip() == "License":
+                    self.license = text.strip()
+                continue
+            match = self._LINE.fullmatch(line)
+            if not match:
+                raise BuildError(f"{self.FILE}: {line[:60]} is not as expected")
+            codes.add(match[1].decode().lower())
+        # Two that nobody is to name as a country: "??" is what Tor calls all that
+        # is in no line, "UK" what some networks registered in place of GB.
+        self.countries = sorted(codes - {"??", "uk"})
+        self.archive.add_file(self.FILE, data)
+        self.archive.add_file(self.FILE6, b"# left out\n")
 
 
 class Rootfs(_Tree):

@@ -72,6 +72,11 @@
 #define GUEST_TORRC_DATA_DISK "/var/lib/tor-state/tor" /* state_disk=1 */
 #define GUEST_TORRC_DATA_RAM "/run/tor/data"           /* state_disk=0 */
 #define GUEST_TORRC_LOG "notice stdout"
+/* May be there, once: GeoIPFile. Then the initramfs has this file and, behind
+ * it, the other, which shows that all was unpacked. Tor looks for that one
+ * there by itself. */
+#define GUEST_TORRC_GEOIP "/usr/share/tor/geoip"
+#define GUEST_GEOIP_LAST GUEST_TORRC_GEOIP "6"
 
 /*
  * Options that the guest refuses, in lower case: they would open another door

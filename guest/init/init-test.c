@@ -141,18 +141,25 @@ static void test_config_limits(void **state)
 			 -EINVAL);
 }
 
-static int check(const char *text, bool state_disk)
+static int check_geoip(const char *text, bool state_disk, bool *ret_geoip)
 {
 	struct error e = ERROR_NULL(e);
 	const struct guest_config config = {
 		.state_disk = state_disk,
 		.vm_ip.s_addr = htonl(0x0a0a0a01),
 	};
-	int r = guest_torrc_check(text, strlen(text), &config, &e);
+	int r = guest_torrc_check(text, strlen(text), &config, ret_geoip, &e);
 
 	assert_int_equal(r, e.code);
 	assert_true(r == 0 || e.text[0]);
 	return r;
+}
+
+static int check(const char *text, bool state_disk)
+{
+	bool geoip;
+
+	return check_geoip(text, state_disk, &geoip);
 }
 
 static void test_torrc(void **state)
@@ -191,8 +198,13 @@ static void test_torrc(void **state)
 		"Nickname \xc3\xa4\n",
 		"Nickname a", /* not terminated */
 		"\"User\" root\n",
+		"GeoIPFile /run/tor/geoip\n",
+		"GeoIPFile /usr/share/tor/geoip\nGeoIPFile "
+		"/usr/share/tor/geoip\n",
+		"GeoIPFil /usr/share/tor/geoip\n",
 	};
 	char text[1024];
+	bool geoip;
 
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
 		snprintf(text, sizeof(text), "%sDataDirectory %s\n%s", head,
@@ -206,6 +218,13 @@ static void test_torrc(void **state)
 			 GUEST_TORRC_DATA_RAM, bad[i]);
 		assert_int_equal(check(text, false), -EINVAL);
 	}
+	snprintf(text, sizeof(text), "%sDataDirectory %s\n", head,
+		 GUEST_TORRC_DATA_RAM);
+	assert_int_equal(check_geoip(text, false, &geoip), 0);
+	assert_false(geoip);
+	strcat(text, "geoipfile /usr/share/tor/geoip\n");
+	assert_int_equal(check_geoip(text, false, &geoip), 0);
+	assert_true(geoip);
 }
 
 static void test_torrc_fixed(void **state)

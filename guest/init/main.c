@@ -821,18 +821,19 @@ static void configure(struct init *in)
 	static char text[GUEST_FILE_MAX + 1];
 	struct error e = ERROR_NULL(e);
 	int len = system_read_fw_cfg(GUEST_FW_CFG_CONFIG, text, &e);
+	bool geoip;
 
 	if (len < 0 ||
 	    guest_config_parse(text, (size_t)len, &in->config, &e) < 0)
 		fail(in, "%s", e.text);
 	explicit_bzero(text, sizeof(text));
 	len = system_read_fw_cfg(GUEST_FW_CFG_TORRC, in->torrc, &e);
-	if (len < 0 ||
-	    guest_torrc_check(in->torrc, (size_t)len, &in->config, &e) < 0)
+	if (len < 0 || guest_torrc_check(in->torrc, (size_t)len, &in->config,
+					 &geoip, &e) < 0)
 		fail(in, "%s", e.text);
 	in->torrc_len = (size_t)len;
 	names_init(&in->names, &in->config);
-	if (tor_prepare(!in->config.state_disk, &e) < 0 ||
+	if (tor_prepare(!in->config.state_disk, geoip, &e) < 0 ||
 	    names_write(&in->names, &e) < 0 ||
 	    (in->config.transport[0] && transport_prepare(&e) < 0) ||
 	    (in->config.tls_proxy.port && tls_prepare(&e) < 0))

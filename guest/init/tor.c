@@ -24,10 +24,17 @@ static int make_folder(const char *path, uid_t owner, mode_t mode)
 	return 0;
 }
 
-int tor_prepare(bool ram_data, struct error *e)
+int tor_prepare(bool ram_data, bool geoip, struct error *e)
 {
-	int r = make_folder("/run/torvm", 0, 0755);
+	int r;
 
+	/* Tor goes on without it, and excludes nobody. The kernel, too, when
+	 * there was no room to unpack all of it. */
+	if (geoip && access(GUEST_GEOIP_LAST, F_OK) < 0)
+		return error_set(e, -errno,
+				 "the list of countries was not handed in, or "
+				 "did not fit into memory: raise vm.memory_mb");
+	r = make_folder("/run/torvm", 0, 0755);
 	if (r == 0)
 		r = make_folder("/run/tor", GUEST_TOR_UID, 0700);
 	if (r == 0 && ram_data)

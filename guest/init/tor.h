@@ -12,8 +12,8 @@
 #define TOR_TORRC "/run/torvm/torrc"
 
 /* Makes Tor's folders; its DataDirectory too, on the RAM disk, if @ram_data.
- * Called once. */
-int tor_prepare(bool ram_data, struct error *e);
+ * @geoip: the list of countries has to be there. Called once. */
+int tor_prepare(bool ram_data, bool geoip, struct error *e);
 
 /**
  * tor_write_torrc() - Write what Tor reads when it starts

@@ -27,15 +27,17 @@ struct fixed {
 	const char *option;
 	const char *value; /* NULL: depends on state_disk */
 	bool port;         /* vm_ip goes before, flags may follow */
+	bool optional;
 };
 
 static const struct fixed fixed[] = {
-	{ "TransPort", GUEST_TORRC_TRANS_PORT, true },
-	{ "DNSPort", GUEST_TORRC_DNS_PORT, true },
-	{ "SocksPort", GUEST_TORRC_SOCKS_PORT, true },
-	{ "ControlSocket", GUEST_TORRC_CONTROL_SOCKET, false },
-	{ "DataDirectory", NULL, false },
-	{ "Log", GUEST_TORRC_LOG, false },
+	{ "TransPort", GUEST_TORRC_TRANS_PORT, .port = true },
+	{ "DNSPort", GUEST_TORRC_DNS_PORT, .port = true },
+	{ "SocksPort", GUEST_TORRC_SOCKS_PORT, .port = true },
+	{ "ControlSocket", GUEST_TORRC_CONTROL_SOCKET, .port = false },
+	{ "DataDirectory", NULL, .port = false },
+	{ "Log", GUEST_TORRC_LOG, .port = false },
+	{ "GeoIPFile", GUEST_TORRC_GEOIP, .optional = true },
 };
 
 static const char *const refused[] = { GUEST_TORRC_REFUSED };
@@ -147,7 +149,8 @@ static int check_line(char *line, size_t number,
 }
 
 int guest_torrc_check(const char *text, size_t len,
-		      const struct guest_config *config, struct error *e)
+		      const struct guest_config *config, bool *ret_geoip,
+		      struct error *e)
 {
 	unsigned int seen = 0;
 	size_t number = 0;
@@ -187,8 +190,11 @@ int guest_torrc_check(const char *text, size_t len,
 		len -= n + 1;
 	}
 
+	*ret_geoip = false;
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
-		if (!(seen & 1U << i))
+		if (fixed[i].optional)
+			*ret_geoip = seen & 1U << i;
+		else if (!(seen & 1U << i))
 			return error_set(e, -EINVAL, "the torrc has no line %s",
 					 fixed[i].option);
 	return 0;

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/exit_code.h"
 #include "client/client.h"
+#include "config/config.h"
 
 /* The configuration without --config, if it exists. */
 #define CLI_CONFIG_DIR "/etc/torvm"
@@ -159,6 +160,18 @@ char **cli_broker_argv(const struct cli_args *args, char *path, size_t size);
  * Return: 0, or a negative errno with a sentence.
  */
 int cli_find_program(const char *name, char *ret, size_t size, struct error *e);
+
+/**
+ * cli_open_image_dir() - Open the folder of the VM's image
+ * @given:	--image-dir, or NULL: the configuration's, the checkout's, the
+ *		system's
+ * @path:	Which it is, also on failure; CLI_IMAGE_DIR_SIZE bytes do
+ *
+ * Return: a descriptor (O_PATH) that the caller closes, or -1
+ */
+int cli_open_image_dir(const char *given, const struct config *cfg, char *path,
+		       size_t size);
+#define CLI_IMAGE_DIR_SIZE 1100
 
 /* Whether one of the caller's ancestors serves a remote login. */
 bool cli_session_is_remote(void);

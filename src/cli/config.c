@@ -4,6 +4,29 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "config/countries.h"
+#include "vm/image.h"
+
+/* Which countries there are, the VM's image knows. Return: 0, or -EINVAL; what
+ * cannot be checked is said. */
+static int check_countries(const struct config *cfg, struct error *e)
+{
+	char dir[CLI_IMAGE_DIR_SIZE];
+	_cleanup_close_ int fd =
+		cli_open_image_dir(NULL, cfg, dir, sizeof(dir));
+	int r;
+
+	if (fd < 0)
+		r = error_set(e, -ENOENT, "there is no image in %s", dir);
+	else
+		r = image_check_countries(fd, dir, cfg, e);
+	if (r == 0 || r == -EINVAL)
+		return r;
+	fprintf(stderr,
+		"torvm: whether the countries exist is not checked: %s\n",
+		e->text);
+	return 0;
+}
 
 static int check(const char *path)
 {
@@ -12,6 +35,8 @@ static int check(const char *path)
 
 	if (config_load(path, &cfg, &e) < 0)
 		return cli_fail(EXIT_CODE_CONFIG, "%s", e.text);
+	if (config_needs_geoip(cfg) && check_countries(cfg, &e) < 0)
+		return cli_fail(EXIT_CODE_CONFIG, "%s: %s", path, e.text);
 	printf("%s is good.\n", path);
 	return EXIT_CODE_OK;
 }

@@ -13,13 +13,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <libgen.h>
 #include <linux/kvm.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "config/countries.h"
 #include "platform/platform.h"
 #include "vm/image.h"
 #include "vm/qemu.h"
@@ -27,7 +27,6 @@
 /* In place of users that are not installed; docs/ARCHITECTURE.md. */
 #define RESERVED_UID_VM 61101
 
-#define IMAGE_DIR "/usr/lib/torvm/vm"
 #define KVM_API_VERSION_NEEDED 12
 
 static const char *const result_names[] = {
@@ -113,45 +112,24 @@ static void check_qemu(struct doctor *d, struct finding *f)
 		      "%s", e.text);
 }
 
-/* The image of --image-dir, the configuration, the checkout, the system. */
-static int open_image_dir(const struct doctor *d, char *path, size_t size)
-{
-	char self[1024];
-	ssize_t n;
-	int fd;
-
-	if (d->args->image_dir || d->cfg->vm.image_dir[0]) {
-		snprintf(path, size, "%s",
-			 d->args->image_dir ? d->args->image_dir
-					    : d->cfg->vm.image_dir);
-		return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	}
-	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	if (n > 0) {
-		self[n] = '\0';
-		snprintf(path, size, "%s/dist/vm", dirname(dirname(self)));
-		fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (fd >= 0)
-			return fd;
-	}
-	snprintf(path, size, "%s", IMAGE_DIR);
-	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-}
-
 static void check_image(struct doctor *d, struct finding *f)
 {
 	_cleanup_(image_deinit) struct image image = IMAGE_NULL(image);
 	struct error e = ERROR_NULL(e);
+	bool geoip = config_needs_geoip(d->cfg);
 	_cleanup_close_ int fd = -1;
-	char path[1100];
+	char path[CLI_IMAGE_DIR_SIZE];
 
-	fd = open_image_dir(d, path, sizeof(path));
+	fd = cli_open_image_dir(d->args->image_dir, d->cfg, path, sizeof(path));
 	if (fd < 0)
 		found(f, RESULT_BAD, "make vm",
 		      "no image, neither in dist/vm of the checkout nor in %.400s",
 		      path);
-	else if (image_open(fd, path, false, &image, &e) < 0)
+	else if (image_open(fd, path, geoip ? IMAGE_WITH(IMAGE_FILE_GEOIP) : 0,
+			    &image, &e) < 0)
 		found(f, RESULT_BAD, "make vm", "%s", e.text);
+	else if (geoip && image_check_countries(fd, path, d->cfg, &e) < 0)
+		found(f, RESULT_BAD, "", "%s", e.text);
 	else
 		found(f, RESULT_OK, "", "%.400s is complete and unchanged",
 		      path);

@@ -79,7 +79,7 @@ const struct cli_command cli_commands[] = {
 	  CLI_BIT(RUNTIME_DIR) | CLI_BIT(JSON), 0, 0, cli_circuits,
 	  "Shows the circuits that Tor has built, the relays of each, and below each\n"
 	  "what is connected through it. Bridges are not named. Countries are shown\n"
-	  "where the virtual machine has the data for that.\n",
+	  "where the configuration names one, or has tor.geoip.\n",
 	  "  0  printed\n"
 	  "  1  Tor does not answer yet\n"
 	  "  3  no controller runs\n"

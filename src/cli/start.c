@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -13,6 +14,7 @@
 #include "platform/platform.h"
 
 #define BROKER "torvm-broker"
+#define IMAGE_DIR "/usr/lib/torvm/vm"
 
 int cli_find_program(const char *name, char *ret, size_t size, struct error *e)
 {
@@ -68,6 +70,29 @@ static pid_t parent_of(pid_t pid)
 	if (!end || strlen(end) < 5)
 		return 0;
 	return (pid_t)strtol(end + 4, NULL, 10);
+}
+
+int cli_open_image_dir(const char *given, const struct config *cfg, char *path,
+		       size_t size)
+{
+	char self[1024];
+	ssize_t n;
+	int fd;
+
+	if (given || cfg->vm.image_dir[0]) {
+		snprintf(path, size, "%s", given ? given : cfg->vm.image_dir);
+		return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	}
+	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	if (n > 0) {
+		self[n] = '\0';
+		snprintf(path, size, "%s/dist/vm", dirname(dirname(self)));
+		fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (fd >= 0)
+			return fd;
+	}
+	snprintf(path, size, "%s", IMAGE_DIR);
+	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
 bool cli_session_is_remote(void)

@@ -10,6 +10,7 @@
 
 #include "config/bridge_line.h"
 #include "config/config.h"
+#include "config/countries.h"
 #include "config/fields.h"
 #include "config/tor_options.h"
 
@@ -680,7 +681,10 @@ static void tor_options_are_an_allow_list(void **state)
 		{ "StrictNodes 1 \\\\", "wrong value" },
 		{ "ReachableAddresses *:80 #x", "without" },
 		{ "ExcludeNodes nl", "neither a fingerprint" },
-		{ "ExcludeNodes 192.0.2.1,{nl}", "is a country" },
+		{ "ExcludeNodes 192.0.2.1, {nl},{??}", NULL },
+		{ "ExcludeNodes {n1}", "nor a country|and countries" },
+		{ "GeoIPExcludeUnknown 1", NULL },
+		{ "GeoIPv6File /etc/shadow", "names a file" },
 		{ "StrictNode 1", "did you mean StrictNodes?" },
 		{ "SocksPort 9999", "opens or moves a port" },
 		{ "CONTROLPORT 9051", "opens or moves a port" },
@@ -744,10 +748,45 @@ static void tor_options_are_an_allow_list(void **state)
 		"'options': ['StrictNodes 1']}}");
 	refuses("{'tor': {'exit_nodes': 'de'}}",
 		"key tor.exit_nodes: |\"de\" is neither|allowed: relays'");
-	refuses("{'tor': {'exit_nodes': '{de}'}}",
-		"key tor.exit_nodes: |\"{de}\" is a country|allowed: ");
+	refuses("{'tor': {'exit_nodes': '{de'}}",
+		"key tor.exit_nodes: |\"{de\" is neither|allowed: |{de}");
+	refuses("{'tor': {'exit_nodes': '{germany}'}}", "key tor.exit_nodes: ");
+	refuses("{'tor': {'exit_nodes': '{?x}'}}", "key tor.exit_nodes: ");
 	refuses("{'tor': {'exit_nodes': '192.0.2.1,'}}",
 		"key tor.exit_nodes: ");
+}
+
+static int note_country(void *userdata, const char *key, const char *code)
+{
+	char *text = userdata;
+
+	sprintf(text + strlen(text), "%s %s;", key + 4, code);
+	return strcmp(code, "zz") ? 0 : 7;
+}
+
+static void countries_are_found_wherever_they_stand(void **state)
+{
+	_cleanup_(config_freep) struct config *cfg =
+		parsed("{'tor': {'exit_nodes': '{de}, {FR},192.0.2.1',"
+		       "'exclude_nodes': '{??}', 'exclude_exit_nodes': '{se}',"
+		       "'options': ['StrictNodes 1', 'EntryNodes * , {at}',"
+		       "'MiddleNodes {zz},{ch}']}}");
+	_cleanup_(config_freep) struct config *none =
+		parsed("{'tor': {'exit_nodes': '192.0.2.1'}}");
+	_cleanup_(config_freep) struct config *asked =
+		parsed("{'tor': {'geoip': true}}");
+	_cleanup_(config_freep) struct config *unknown =
+		parsed("{'tor': {'options': ['geoipexcludeunknown 1']}}");
+	char text[200] = "";
+
+	assert_int_equal(config_each_country(cfg, note_country, text), 7);
+	assert_string_equal(text,
+			    "exit_nodes de;exit_nodes fr;exclude_nodes ??;"
+			    "exclude_exit_nodes se;options at;options zz;");
+	assert_true(config_needs_geoip(cfg));
+	assert_false(config_needs_geoip(none));
+	assert_true(config_needs_geoip(asked));
+	assert_true(config_needs_geoip(unknown));
 }
 
 static void tor_options_are_sorted(void **state)
@@ -969,6 +1008,7 @@ int main(void)
 		cmocka_unit_test(a_refused_bridge_line_stays_secret),
 		cmocka_unit_test(proxies_are_checked),
 		cmocka_unit_test(tor_options_are_an_allow_list),
+		cmocka_unit_test(countries_are_found_wherever_they_stand),
 		cmocka_unit_test(tor_options_are_sorted),
 		cmocka_unit_test(rendering_reads_back_and_hides_secrets),
 		cmocka_unit_test(the_manual_names_every_key_and_option),

@@ -86,6 +86,7 @@ struct config {
 		char *exclude_nodes;
 		char *exclude_exit_nodes;
 		bool strict_nodes;
+		bool geoip; /* also where no country is named */
 		enum config_padding connection_padding;
 		char **options; /* torrc lines, names from the allow-list */
 		size_t n_options;

@@ -165,9 +165,9 @@ static const char *level_value(unsigned int value)
 #define PATH_MAX_BYTES 1024
 #define ALLOWED_PATH "an absolute path, or \"\""
 
-#define ALLOWED_NODES                                                         \
-	"relays' fingerprints and address ranges, separated by commas, such " \
-	"as 192.0.2.0/24"
+#define ALLOWED_NODES                                                       \
+	"relays' fingerprints, address ranges and countries, separated by " \
+	"commas, such as 192.0.2.0/24 or {de}"
 
 #define AT(section_, member)                   \
 	.section = #section_, .name = #member, \
@@ -411,8 +411,9 @@ const struct config_field config_fields[] = {
 		.check = config_check_node_list,
 		.def = "",
 		.allowed = ALLOWED_NODES,
-		.doc = "Relays that may be exits, as Tor's ExitNodes. Fewer "
-		       "exits make a user easier to tell apart.",
+		.doc = "Relays that may be exits, as Tor's ExitNodes; {de}: "
+		       "those in Germany. Fewer exits make a user easier to "
+		       "tell apart.",
 	},
 	{
 		AT(tor, exclude_nodes),
@@ -422,7 +423,9 @@ const struct config_field config_fields[] = {
 		.check = config_check_node_list,
 		.def = "",
 		.allowed = ALLOWED_NODES,
-		.doc = "Relays that are avoided, as Tor's ExcludeNodes.",
+		.doc = "Relays that are avoided, as Tor's ExcludeNodes. Where "
+		       "a country is named, so are relays whose country is "
+		       "not known, {??}.",
 	},
 	{
 		AT(tor, exclude_exit_nodes),
@@ -443,6 +446,14 @@ const struct config_field config_fields[] = {
 		       "cannot do what is asked for, as Tor's StrictNodes. "
 		       "Otherwise an excluded relay is used where nothing else "
 		       "works, for onion services for instance.",
+	},
+	{
+		AT(tor, geoip),
+		.type = CONFIG_TYPE_BOOL,
+		.def = "false",
+		.doc = "Whether \"torvm circuits\" shows the country of each "
+		       "relay. On by itself where a country is named. The "
+		       "machine then gets 32 MiB more than vm.memory_mb.",
 	},
 	{
 		AT(tor, connection_padding),

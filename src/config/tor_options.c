@@ -24,7 +24,7 @@ enum value_kind {
 	VALUE_AUTOBOOL, /* 0, 1 or auto */
 	VALUE_UINT,     /* decimal digits */
 	VALUE_INTERVAL, /* digits and an optional unit */
-	VALUE_NODES,    /* fingerprints, addresses */
+	VALUE_NODES,    /* fingerprints, addresses, countries */
 	VALUE_TEXT,     /* left to Tor */
 	VALUE_COUNT,
 };
@@ -65,6 +65,7 @@ static const struct {
 	{ "FetchDirInfoEarly", VALUE_BOOL },
 	{ "FetchUselessDescriptors", VALUE_BOOL },
 	{ "FirewallPorts", VALUE_TEXT },
+	{ "GeoIPExcludeUnknown", VALUE_AUTOBOOL },
 	{ "GuardLifetime", VALUE_INTERVAL },
 	{ "KeepalivePeriod", VALUE_INTERVAL },
 	{ "LearnCircuitBuildTimeout", VALUE_BOOL },
@@ -264,8 +265,8 @@ static int check_value(enum value_kind kind, const char *name,
 		if (config_check_node_list(value, &nodes) < 0)
 			return config_problem_set(
 				p,
-				"fingerprints and address ranges, separated "
-				"by commas",
+				"fingerprints, address ranges and countries, "
+				"separated by commas",
 				"option %s: %.150s", name, nodes.what);
 		break;
 	case VALUE_TEXT:

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "config/countries.h"
+
 #define HOST_MAX 253 /* RFC 1035, 2.3.4 */
 #define LABEL_MAX 63
 
@@ -279,7 +281,7 @@ static bool is_node(char *item)
 	if (item[0] == '$')
 		item++;
 	return !strcmp(item, "*") || config_is_hex(item, 40) ||
-	       is_address_range(item);
+	       config_is_country(item) || is_address_range(item);
 }
 
 static int check_nodes(char *list, struct config_problem *p)
@@ -292,20 +294,11 @@ static int check_nodes(char *list, struct config_problem *p)
 		for (size_t n = strlen(item); n > 0 && item[n - 1] == ' ';)
 			item[--n] = '\0';
 		str_copy(shown, sizeof(shown), item);
-		/* Without GeoIP data Tor matches a country with no relay:
-		 * ExitNodes would never connect, ExcludeNodes exclude nobody
-		 * (docs/decisions/0001). */
-		if (item[0] == '{')
-			return config_problem_set(p, NULL,
-						  "\"%s\" is a country, and "
-						  "this version's machine does "
-						  "not know which relay is "
-						  "where",
-						  shown);
 		if (!is_node(item))
 			return config_problem_set(p, NULL,
 						  "\"%s\" is neither a "
-						  "fingerprint nor an address",
+						  "fingerprint nor an address "
+						  "nor a country, such as {de}",
 						  shown);
 	}
 	return 0;

@@ -29,6 +29,7 @@
 #include <sys/wait.h>
 
 #include "base/log.h"
+#include "config/countries.h"
 #include "daemon/engine.h"
 #include "daemon/fds.h"
 #include "tor/torrc.h"
@@ -379,10 +380,14 @@ static int locate_disk(struct vm_supervisor *vm, struct error *e)
 	return 0;
 }
 
-/* Whether the VM is started with the archive of the transports. */
-static bool wants_transports(const struct config *cfg)
+/* The archives that the next VM gets besides its first one. */
+static unsigned int archives(const struct config *cfg)
 {
-	return torrc_transport(cfg) || cfg->proxy.type == CONFIG_PROXY_HTTPS;
+	bool transports =
+		torrc_transport(cfg) || cfg->proxy.type == CONFIG_PROXY_HTTPS;
+
+	return (transports ? IMAGE_WITH(IMAGE_FILE_TRANSPORTS) : 0) |
+	       (config_needs_geoip(cfg) ? IMAGE_WITH(IMAGE_FILE_GEOIP) : 0);
 }
 
 static int add_authorities(const struct config *cfg, struct buffer *ret,
@@ -403,27 +408,30 @@ static int open_image(struct vm_supervisor *vm, struct error *e)
 {
 	struct engine *engine = vm->engine;
 	const char *dir = engine->cfg->vm.image_dir;
-	/* Automatic mode may come to want them. */
-	bool transports =
-		wants_transports(engine->cfg) || engine->cfg->bridge.automatic;
-	_cleanup_close_ int fd = -1;
+	unsigned int with = archives(engine->cfg);
+	_cleanup_close_ int opened = -1;
+	int fd = ENGINE_FD_IMAGE_DIR;
 	int ret;
 
 	if (vm->image_opened)
 		return 0;
+	if (engine->cfg->bridge.automatic) /* may come to want them */
+		with |= IMAGE_WITH(IMAGE_FILE_TRANSPORTS);
 	if (!*dir || engine->opt.image_dir_fixed) {
-		ret = image_open(ENGINE_FD_IMAGE_DIR, engine->opt.image_dir,
-				 transports, &vm->image, e);
+		dir = engine->opt.image_dir;
 	} else {
-		fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (fd < 0)
+		opened = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (opened < 0)
 			return error_set(e, -errno,
 					 "the VM's image folder %s cannot be "
 					 "opened: %s",
 					 dir, strerror(errno));
-		ret = image_open(fd, dir, transports, &vm->image, e);
+		fd = opened;
 	}
-	if (ret == 0 && transports)
+	ret = image_open(fd, dir, with, &vm->image, e);
+	if (ret == 0 && (with & IMAGE_WITH(IMAGE_FILE_GEOIP)))
+		ret = image_check_countries(fd, dir, engine->cfg, e);
+	if (ret == 0 && (with & IMAGE_WITH(IMAGE_FILE_TRANSPORTS)))
 		ret = add_authorities(engine->cfg, &vm->image.authorities, e);
 	vm->image_opened = ret == 0;
 	if (ret < 0)
@@ -532,7 +540,9 @@ static int argv_memfd(struct vm_supervisor *vm, struct error *e)
 		.qemu_path = vm->qemu,
 		.arch = vm->image.arch,
 		.accel = vm->accel.current,
-		.memory_mb = cfg->vm.memory_mb,
+		.memory_mb =
+			cfg->vm.memory_mb +
+			(config_needs_geoip(cfg) ? CONFIG_GEOIP_MEMORY_MB : 0),
 		.cpus = cfg->vm.cpus,
 		.state_disk = true,
 		.console = vm->engine->opt.verbose,
@@ -620,7 +630,7 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 	*start_fd(fds, VM_FD_KERNEL) =
 		dup_rewound(vm->image.fd[IMAGE_FILE_KERNEL]);
 	ret = *start_fd(fds, VM_FD_INITRD) =
-		image_initrd(&vm->image, wants_transports(cfg), e);
+		image_initrd(&vm->image, archives(cfg), e);
 	if (ret < 0)
 		return ret;
 	*start_fd(fds, VM_FD_STATE_DISK) = dup_rewound(vm->disk_fd);

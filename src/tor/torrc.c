@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "config/bridge_line.h"
+#include "config/countries.h"
 #include "init/contract.h"
 #include "proto/buffer.h"
 
@@ -159,20 +160,6 @@ static int add_bridges(struct buffer *out, const struct config *cfg,
 	return r;
 }
 
-/* Without GeoIP data Tor matches a country with no relay at all: ExitNodes {de}
- * never connects, ExcludeNodes {de} excludes nobody (decisions/0001). */
-static int refuse_countries(const char *value, const char *what,
-			    struct error *e)
-{
-	if (!strchr(value, '{'))
-		return 0;
-	return error_set(e, -EOPNOTSUPP,
-			 "%s names a country, but this version of the VM does "
-			 "not know which relay is where; use fingerprints or "
-			 "address ranges",
-			 what);
-}
-
 static int add_nodes(struct buffer *out, const struct config *cfg,
 		     struct error *e)
 {
@@ -186,12 +173,13 @@ static int add_nodes(struct buffer *out, const struct config *cfg,
 	};
 	int r = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(lists) && r == 0; i++) {
-		r = refuse_countries(lists[i].value, lists[i].what, e);
-		if (r == 0 && lists[i].value[0])
+	if (config_needs_geoip(cfg))
+		r = buffer_append_string(out,
+					 "GeoIPFile " GUEST_TORRC_GEOIP "\n");
+	for (size_t i = 0; i < ARRAY_SIZE(lists) && r == 0; i++)
+		if (lists[i].value[0])
 			r = add_plain(out, lists[i].option, lists[i].value,
 				      lists[i].what, e);
-	}
 	if (r == 0 && cfg->tor.strict_nodes)
 		r = buffer_append_string(out, "StrictNodes 1\n");
 	return r;
@@ -226,9 +214,7 @@ static int add_options(struct buffer *out, const struct config *cfg,
 			return error_set(e, -EINVAL,
 					 "tor.options: a line must begin with "
 					 "an option's name");
-		r = refuse_countries(line, "a line of tor.options", e);
-		if (r == 0)
-			r = add_raw(out, "", line, "a line of tor.options", e);
+		r = add_raw(out, "", line, "a line of tor.options", e);
 	}
 	return r;
 }

@@ -21,8 +21,7 @@ const char *torrc_transport(const struct config *cfg);
  * @ret:	Text owned by the caller (free())
  *
  * Return: 0; -EINVAL when a value of @cfg holds a line break or another control
- * character, -EOPNOTSUPP for what this version's VM cannot do (countries),
- * -E2BIG when the text or a line is too long for the guest, -ENOMEM
+ * character, -E2BIG when the text or a line is too long for the guest, -ENOMEM
  */
 int torrc_render(const struct config *cfg, bool state_disk, char **ret,
 		 struct error *e);

@@ -11,7 +11,7 @@
 
 #include "vm/image.h"
 
-/* SHA-256 of "kernel", "initramfs", "state", "transports". */
+/* SHA-256 of "kernel", "initramfs", "state", "transports", "geoip". */
 #define HASH_KERNEL \
 	"6923dd1bc0460082c5d55a831908c24a282860b7f1cd6c2b79cf1bc8857c639c"
 #define HASH_INITRD \
@@ -21,6 +21,11 @@
 
 #define HASH_TRANSPORTS \
 	"028f5b67a865261f55c74c6abb4a05fabd00e474d3550163d414f2f1be6d58b0"
+#define HASH_GEOIP \
+	"33200a5250446e195e99a78f30191b09f16c2a84159df5178a38a3807d473db7"
+
+#define TRANSPORTS IMAGE_WITH(IMAGE_FILE_TRANSPORTS)
+#define GEOIP IMAGE_WITH(IMAGE_FILE_GEOIP)
 
 struct dir {
 	char path[64];
@@ -38,6 +43,10 @@ static const char manifest[] =
 static const char transports[] =
 	",\"transports\": {\"file\": \"transports.zst\", \"size\": 10, "
 	"\"sha256\": \"" HASH_TRANSPORTS "\"}";
+
+static const char geoip[] =
+	",\"geoip\": {\"file\": \"geoip.zst\", \"size\": 5, "
+	"\"sha256\": \"" HASH_GEOIP "\"}";
 
 static void put(struct dir *d, const char *name, const char *text)
 {
@@ -80,9 +89,9 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	static const char *const names[] = { "vmlinuz", "initramfs.zst",
-					     "state.img", "manifest.json",
-					     "transports.zst" };
+	static const char *const names[] = { "vmlinuz",        "initramfs.zst",
+					     "state.img",      "manifest.json",
+					     "transports.zst", "geoip.zst" };
 	struct dir *d = *state;
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -99,7 +108,7 @@ static void assert_refused(struct dir *d, int code, const char *needle)
 	struct image image = IMAGE_NULL(image);
 	struct error e = ERROR_NULL(e);
 
-	assert_int_equal(image_open(d->fd, d->path, false, &image, &e), code);
+	assert_int_equal(image_open(d->fd, d->path, 0, &image, &e), code);
 	if (!strstr(e.text, needle))
 		fail_msg("no '%s' in: %s", needle, e.text);
 	for (size_t i = 0; i < IMAGE_FILE_COUNT; i++)
@@ -113,7 +122,7 @@ static void a_good_image(void **state)
 	struct error e = ERROR_NULL(e);
 	char text[16] = "";
 
-	if (image_open(d->fd, d->path, false, &image, &e) < 0)
+	if (image_open(d->fd, d->path, 0, &image, &e) < 0)
 		fail_msg("%s", e.text);
 	assert_int_equal(image.arch, vm_arch_host());
 	assert_int_equal(image.size[IMAGE_FILE_INITRD], 9);
@@ -125,7 +134,7 @@ static void a_good_image(void **state)
 	assert_int_equal(image.fd[IMAGE_FILE_KERNEL], -1);
 }
 
-static void read_initrd(const struct image *image, bool with, char *ret,
+static void read_initrd(const struct image *image, unsigned int with, char *ret,
 			size_t size)
 {
 	struct error e = ERROR_NULL(e);
@@ -148,31 +157,96 @@ static void transports_where_they_are_wanted(void **state)
 	struct error e = ERROR_NULL(e);
 	char text[64];
 
-	assert_int_equal(image_open(d->fd, d->path, true, &image, &e), -ENOENT);
+	assert_int_equal(image_open(d->fd, d->path, TRANSPORTS, &image, &e),
+			 -ENOENT);
 	assert_non_null(strstr(e.text, "make vm"));
 
 	put_manifest_with(d, vm_arch_name(vm_arch_host()), HASH_KERNEL,
 			  transports);
-	assert_int_equal(image_open(d->fd, d->path, false, &image, &e), 0);
-	read_initrd(&image, false, text, sizeof(text));
+	assert_int_equal(image_open(d->fd, d->path, 0, &image, &e), 0);
+	read_initrd(&image, 0, text, sizeof(text));
 	assert_string_equal(text, "initramfs");
 	image_deinit(&image);
 
-	assert_int_equal(image_open(d->fd, d->path, true, &image, &e), -ENOENT);
+	assert_int_equal(image_open(d->fd, d->path, TRANSPORTS, &image, &e),
+			 -ENOENT);
 	put(d, "transports.zst", "transports");
-	assert_int_equal(image_open(d->fd, d->path, true, &image, &e), 0);
+	assert_int_equal(image_open(d->fd, d->path, TRANSPORTS, &image, &e), 0);
 	/* Twice: each VM reads from the start. */
 	for (int i = 0; i < 2; i++) {
-		read_initrd(&image, true, text, sizeof(text));
+		read_initrd(&image, TRANSPORTS, text, sizeof(text));
 		assert_string_equal(text, "initramfstransports");
 	}
-	read_initrd(&image, false, text, sizeof(text));
+	read_initrd(&image, 0, text, sizeof(text));
 	assert_string_equal(text, "initramfs");
 	image_deinit(&image);
 
 	put(d, "transports.zst", "transportS");
-	assert_int_equal(image_open(d->fd, d->path, true, &image, &e),
+	assert_int_equal(image_open(d->fd, d->path, TRANSPORTS, &image, &e),
 			 -EBADMSG);
+}
+
+static void both_archives_one_after_the_other(void **state)
+{
+	struct dir *d = *state;
+	struct image image = IMAGE_NULL(image);
+	struct error e = ERROR_NULL(e);
+	char more[512], text[64];
+
+	assert_int_equal(image_open(d->fd, d->path, GEOIP, &image, &e),
+			 -ENOENT);
+	assert_non_null(strstr(e.text, "no list of countries"));
+	snprintf(more, sizeof(more), "%s%s", transports, geoip);
+	put_manifest_with(d, vm_arch_name(vm_arch_host()), HASH_KERNEL, more);
+	put(d, "transports.zst", "transports");
+	put(d, "geoip.zst", "geoip");
+	assert_int_equal(
+		image_open(d->fd, d->path, TRANSPORTS | GEOIP, &image, &e), 0);
+	read_initrd(&image, GEOIP, text, sizeof(text));
+	assert_string_equal(text, "initramfsgeoip");
+	/* 24 bytes: no padding before the archive that is not compressed. */
+	assert_int_equal(buffer_append(&image.authorities, "more", 4), 0);
+	read_initrd(&image, TRANSPORTS | GEOIP, text, sizeof(text));
+	assert_string_equal(text, "initramfstransportsgeoipmore");
+	read_initrd(&image, GEOIP, text, sizeof(text));
+	assert_string_equal(text, "initramfsgeoip");
+	image_deinit(&image);
+}
+
+static int check_countries(struct dir *d, const char *tor, struct error *e)
+{
+	_cleanup_(config_freep) struct config *cfg = NULL;
+	_cleanup_free_ char *text = NULL;
+
+	*e = ERROR_NULL(*e);
+	assert_true(asprintf(&text, "{\"tor\": {%s}}", tor) > 0);
+	if (config_parse("test", text, strlen(text), &cfg, e) < 0)
+		fail_msg("%s", e->text);
+	return image_check_countries(d->fd, d->path, cfg, e);
+}
+
+static void countries_that_the_list_does_not_have_are_named(void **state)
+{
+	struct dir *d = *state;
+	struct error e;
+
+	assert_int_equal(check_countries(d, "\"exit_nodes\": \"{de}\"", &e),
+			 -ENOENT);
+	assert_non_null(strstr(e.text, "make vm"));
+	put(d, "manifest.json",
+	    "{\"geoip\": {\"countries\": [\"de\", \"gb\"]}}");
+	assert_int_equal(
+		check_countries(d, "\"exit_nodes\": \"{GB},{??},{de}\"", &e),
+		0);
+	assert_int_equal(
+		check_countries(d, "\"exclude_nodes\": \"{de}, {uk}\"", &e),
+		-EINVAL);
+	assert_non_null(strstr(e.text, "key tor.exclude_nodes: "));
+	assert_non_null(strstr(e.text, "{uk}"));
+	assert_int_equal(
+		check_countries(d, "\"options\": [\"EntryNodes {xx}\"]", &e),
+		-EINVAL);
+	assert_non_null(strstr(e.text, "key tor.options: "));
 }
 
 static void what_is_missing_is_named(void **state)
@@ -191,8 +265,7 @@ static void no_folder_at_all(void **state)
 	struct error e = ERROR_NULL(e);
 	int null = open("/dev/null", O_RDONLY);
 
-	assert_int_equal(image_open(null, "/nowhere", false, &image, &e),
-			 -ENOENT);
+	assert_int_equal(image_open(null, "/nowhere", 0, &image, &e), -ENOENT);
 	assert_non_null(strstr(e.text, "make vm"));
 	close(null);
 }
@@ -263,6 +336,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		with(a_good_image),
 		with(transports_where_they_are_wanted),
+		with(both_archives_one_after_the_other),
+		with(countries_that_the_list_does_not_have_are_named),
 		with(what_is_missing_is_named),
 		with(no_folder_at_all),
 		with(a_wrong_hash_is_named_with_both),

@@ -21,6 +21,8 @@
 #include <jansson.h>
 #include <nettle/sha2.h>
 
+#include "config/countries.h"
+
 #define MANIFEST "manifest.json"
 #define MANIFEST_SCHEMA 1
 #define MANIFEST_MAX (8UL * 1024 * 1024) /* bytes */
@@ -30,12 +32,17 @@
 #define REBUILD "build the image again: make vm"
 
 static const char *const keys[] = {
-	[IMAGE_FILE_KERNEL] = "kernel",
-	[IMAGE_FILE_INITRD] = "initramfs",
-	[IMAGE_FILE_STATE] = "state",
-	[IMAGE_FILE_TRANSPORTS] = "transports",
+	[IMAGE_FILE_KERNEL] = "kernel", [IMAGE_FILE_INITRD] = "initramfs",
+	[IMAGE_FILE_STATE] = "state",   [IMAGE_FILE_TRANSPORTS] = "transports",
+	[IMAGE_FILE_GEOIP] = "geoip",
 };
 static_assert(ARRAY_SIZE(keys) == IMAGE_FILE_COUNT, "keys");
+
+/* What images of before, or built without, do not have; NULL: all have it. */
+static const char *const optional[IMAGE_FILE_COUNT] = {
+	[IMAGE_FILE_TRANSPORTS] = "pluggable transports",
+	[IMAGE_FILE_GEOIP] = "list of countries",
+};
 
 void image_deinit(struct image *image)
 {
@@ -155,12 +162,10 @@ static int open_output(int dirfd, const char *dir, const json_t *outputs,
 	char found[HEX_LEN + 1];
 	int r;
 
-	/* Images of before transports, or built without. */
-	if (!output && which == IMAGE_FILE_TRANSPORTS)
+	if (!output && optional[which])
 		return error_set(e, -ENOENT,
-				 "the VM's image in %s has no pluggable "
-				 "transports; " REBUILD,
-				 dir);
+				 "the VM's image in %s has no %s; " REBUILD,
+				 dir, optional[which]);
 	if (!is_file_name(name) || !hash || strlen(hash) != HEX_LEN || size < 1)
 		return error_set(
 			e, -EBADMSG,
@@ -215,7 +220,7 @@ static int check_head(const json_t *root, const char *dir, struct image *image,
 	return 0;
 }
 
-int image_open(int dirfd, const char *dir, bool transports, struct image *ret,
+int image_open(int dirfd, const char *dir, unsigned int with, struct image *ret,
 	       struct error *e)
 {
 	json_auto_t *root = NULL;
@@ -227,7 +232,7 @@ int image_open(int dirfd, const char *dir, bool transports, struct image *ret,
 		return r;
 	r = check_head(root, dir, &image, e);
 	for (int i = 0; i < IMAGE_FILE_COUNT && r == 0; i++)
-		if (i != IMAGE_FILE_TRANSPORTS || transports)
+		if (!optional[i] || (with & IMAGE_WITH(i)))
 			r = open_output(dirfd, dir,
 					json_object_get(root, "outputs"),
 					(enum image_file)i, &image, e);
@@ -260,22 +265,21 @@ static int append_authorities(int to, const struct image *image)
 	static const char zeros[4] = { 0 };
 	size_t len = 0;
 	const char *data = buffer_peek(&image->authorities, &len);
-	uint64_t at = image->size[IMAGE_FILE_INITRD] +
-		      image->size[IMAGE_FILE_TRANSPORTS];
+	off_t at = lseek(to, 0, SEEK_CUR);
 
 	/* In memory: it is written as a whole or not at all. */
-	if (data && (write(to, zeros, (4 - at % 4) % 4) < 0 ||
+	if (data && (write(to, zeros, (size_t)(4 - at % 4) % 4) < 0 ||
 		     write(to, data, len) < 0))
 		return -errno;
 	return 0;
 }
 
-int image_initrd(const struct image *image, bool transports, struct error *e)
+int image_initrd(const struct image *image, unsigned int with, struct error *e)
 {
 	_cleanup_close_ int fd = -1;
 	int r;
 
-	if (!transports) {
+	if (!with) {
 		/* A dup shares its offset with the VM that was. */
 		if (lseek(image->fd[IMAGE_FILE_INITRD], 0, SEEK_SET) == 0)
 			fd = fcntl(image->fd[IMAGE_FILE_INITRD],
@@ -289,9 +293,10 @@ int image_initrd(const struct image *image, bool transports, struct error *e)
 		return error_set(e, -errno, "no memory for the VM's image: %s",
 				 strerror(errno));
 	r = append(fd, image, IMAGE_FILE_INITRD);
-	if (r == 0)
-		r = append(fd, image, IMAGE_FILE_TRANSPORTS);
-	if (r == 0)
+	for (int i = 0; i < IMAGE_FILE_COUNT && r == 0; i++)
+		if (with & IMAGE_WITH(i))
+			r = append(fd, image, (enum image_file)i);
+	if (r == 0 && (with & IMAGE_WITH(IMAGE_FILE_TRANSPORTS)))
 		r = append_authorities(fd, image);
 	if (r == 0 && (lseek(fd, 0, SEEK_SET) < 0 ||
 		       fcntl(fd, F_ADD_SEALS,
@@ -299,8 +304,52 @@ int image_initrd(const struct image *image, bool transports, struct error *e)
 				     F_SEAL_WRITE) < 0))
 		r = -errno;
 	return r < 0 ? error_set(e, r,
-				 "the images of the VM and the transports "
-				 "cannot be put together: %s",
+				 "the parts of the VM's image cannot be put "
+				 "together: %s",
 				 strerror(-r))
 		     : steal_fd(&fd);
+}
+
+struct country_check {
+	const json_t *known; /* array of codes */
+	struct error *e;
+};
+
+static int check_country(void *userdata, const char *key, const char *code)
+{
+	const struct country_check *check = userdata;
+	const json_t *item;
+	size_t i;
+
+	if (!strcmp(code, "??"))
+		return 0;
+	json_array_foreach (check->known, i, item) {
+		const char *known = json_string_value(item);
+
+		if (known && !strcmp(known, code))
+			return 0;
+	}
+	return error_set(check->e, -EINVAL,
+			 "key %s: no country is called {%s}; allowed: the two "
+			 "letters of ISO 3166, such as {de}; the United "
+			 "Kingdom is {gb}",
+			 key, code);
+}
+
+int image_check_countries(int dirfd, const char *dir, const struct config *cfg,
+			  struct error *e)
+{
+	json_auto_t *root = NULL;
+	struct country_check check = { .e = e };
+	int r = read_manifest(dirfd, dir, &root, e);
+
+	if (r < 0)
+		return r;
+	check.known = json_object_get(
+		json_object_get(root, keys[IMAGE_FILE_GEOIP]), "countries");
+	if (!check.known)
+		return error_set(e, -ENOENT,
+				 "the VM's image in %s has no %s; " REBUILD,
+				 dir, optional[IMAGE_FILE_GEOIP]);
+	return config_each_country(cfg, check_country, &check);
 }

@@ -5,21 +5,26 @@
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "config/config.h"
 #include "proto/buffer.h"
 #include "vm/args.h"
 
 enum image_file {
-	IMAGE_FILE_KERNEL,     /* vmlinuz */
-	IMAGE_FILE_INITRD,     /* initramfs.zst */
-	IMAGE_FILE_STATE,      /* state.img, the pristine one */
-	IMAGE_FILE_TRANSPORTS, /* transports.zst; opened where it is wanted */
+	IMAGE_FILE_KERNEL, /* vmlinuz */
+	IMAGE_FILE_INITRD, /* initramfs.zst */
+	IMAGE_FILE_STATE,  /* state.img, the pristine one */
+	/* Archives that are opened where they are wanted. */
+	IMAGE_FILE_TRANSPORTS, /* transports.zst */
+	IMAGE_FILE_GEOIP,      /* geoip.zst */
 	IMAGE_FILE_COUNT,
 };
+
+/* Which of these: a set. */
+#define IMAGE_WITH(file) (1u << (file))
 
 struct image {
 	int fd[IMAGE_FILE_COUNT];        /* read-only, close-on-exec */
@@ -28,15 +33,15 @@ struct image {
 	struct buffer authorities; /* one more archive; empty: none */
 };
 
-#define IMAGE_NULL(i) ((struct image){ .fd = { -1, -1, -1, -1 } })
+#define IMAGE_NULL(i) ((struct image){ .fd = { -1, -1, -1, -1, -1 } })
 void image_deinit(struct image *image);
 
 /**
  * image_open() - Open the image and verify every file against its manifest
  * @dirfd:	The image folder; O_PATH will do
  * @dir:	Its path, for messages
- * @transports:	Whether the pluggable transports are wanted; else their file is
- *		not looked at
+ * @with:	IMAGE_WITH(IMAGE_FILE_TRANSPORTS), ..GEOIP; those that are not
+ *		wanted are not looked at
  * @ret:	Filled on success; image_deinit() frees it
  *
  * Reads all files once (tens of MB: blocks for a fraction of a second).
@@ -45,17 +50,30 @@ void image_deinit(struct image *image);
  * vm`); -EBADMSG: malformed manifest or wrong hash (names file, expected,
  * found); -ENOEXEC: another architecture; else the failing call's errno
  */
-int image_open(int dirfd, const char *dir, bool transports, struct image *ret,
+int image_open(int dirfd, const char *dir, unsigned int with, struct image *ret,
 	       struct error *e);
 
 /**
  * image_initrd() - What QEMU gets as the initrd
- * @transports:	Whether with the pluggable transports; they were opened
+ * @with:	As for image_open(); they were opened
  *
- * With the pluggable transports, which the kernel unpacks over the first
- * archive, and image.authorities over them, a sealed memory file of all, as
- * QEMU takes one file only.
+ * With further archives, which the kernel unpacks over the first one, and with
+ * image.authorities over the transports, a sealed memory file of all, as QEMU
+ * takes one file only.
  *
  * Return: a descriptor that the caller closes, or a negative errno
  */
-int image_initrd(const struct image *image, bool transports, struct error *e);
+int image_initrd(const struct image *image, unsigned int with, struct error *e);
+
+/**
+ * image_check_countries() - Whether the image's list has a configuration's
+ *			     countries
+ * @dirfd, @dir: As for image_open()
+ *
+ * Tor takes a code that it does not know for a country without relays, and goes
+ * on. Reads the manifest only. Return: 0; -EINVAL: one is not there (names the
+ * key and the code); -ENOENT: no image, or one without the list; -EBADMSG:
+ * malformed manifest
+ */
+int image_check_countries(int dirfd, const char *dir, const struct config *cfg,
+			  struct error *e);

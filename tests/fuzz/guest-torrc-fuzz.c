@@ -16,7 +16,9 @@ static int accepted(const uint8_t *data, size_t size, bool state_disk)
 		.state_disk = state_disk,
 		.vm_ip.s_addr = htonl(0x0a0a0a01),
 	};
-	int r = guest_torrc_check((const char *)data, size, &config, &e);
+	bool geoip;
+	int r = guest_torrc_check((const char *)data, size, &config, &geoip,
+				  &e);
 
 	must(r == e.code);
 	must(r == 0 || (e.text[0] && is_printable(e.text)));

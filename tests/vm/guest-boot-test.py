@@ -23,6 +23,10 @@ YEARS_AHEAD = 3 * 365 * 86400 + 40 * 86400
 
 SUPERBLOCK = 1024  # where ext4's begins
 
+GEOIP_FILE = "GeoIPFile /usr/share/tor/geoip\n"
+# Universities with their networks since the eighties, and an address of nobody.
+COUNTRIES = {"130.149.7.1": "de", "18.9.22.1": "us", "130.237.32.1": "se", "127.0.0.1": "??"}
+
 
 class StateDisk:
     """A copy of the pristine state disk that a test may spoil."""
@@ -226,12 +230,28 @@ def a_state_disk_survives_a_crash_and_is_left_clean():
         check(not disk.needs_recovery(), "the disk was not unmounted")
 
 
+def tor_knows_countries_by_the_list_that_is_handed_in():
+    torrc = guest.TORRC.format(data="/run/tor/data") + GEOIP_FILE
+    torrc += "ExcludeNodes {de}\n"
+    with Guest(torrc=torrc, archives=["geoip.zst"]) as vm:
+        vm.connect().wait_for("stage", "ready")
+        control = vm.torctl()
+        check(ask_tor(control, "AUTHENTICATE") == ["250 OK"], "AUTHENTICATE")
+        for address, country in COUNTRIES.items():
+            reply = ask_tor(control, "GETINFO ip-to-country/" + address)
+            wanted = f"250-ip-to-country/{address}={country}"
+            check(reply[0] == wanted, f"{reply} in place of {wanted}")
+        check(not vm.said("(?i)geoip file|recognized"), f"{vm.said('(?i)geoip')}")
+
+
 def what_the_guest_cannot_trust_ends_it():
-    torrc = guest.TORRC.format(data="/run/tor/data") + "ControlPort 9051\n"
+    torrc = guest.TORRC.format(data="/run/tor/data")
     for arguments, text in (
         ({"config": {"colour": "red"}}, "unknown key"),
         ({"drop": ["config"]}, "QEMU handed in no fw_cfg file opt/torvm/config"),
-        ({"torrc": torrc}, "controlport is not allowed"),
+        ({"torrc": torrc + "ControlPort 9051\n"}, "controlport is not allowed"),
+        # Tor would go on without it.
+        ({"torrc": torrc + GEOIP_FILE}, "the list of countries was not handed in"),
     ):
         with Guest(**arguments) as vm:
             vm.connect().wait_until_off()
@@ -251,6 +271,7 @@ TESTS = [
     tor_is_started_again_and_the_third_exit_ends_the_vm,
     an_unusable_state_disk_is_reported,
     a_state_disk_survives_a_crash_and_is_left_clean,
+    tor_knows_countries_by_the_list_that_is_handed_in,
     what_the_guest_cannot_trust_ends_it,
 ]
 

@@ -103,11 +103,14 @@ class Channel:
 class Guest:
     """A running VM. Use as a context manager: it ends with the block."""
 
-    def __init__(self, config=None, torrc=None, state=None, tap=None, drop=(), capture=None):
+    def __init__(
+        self, config=None, torrc=None, state=None, tap=None, drop=(), capture=None,
+        archives=(),
+    ):  # fmt: skip
         """config: changes of CONFIG, None removes a key. torrc: the whole text.
         state: an image used in place. tap: an interface instead of a network
         nobody is on. drop: fw_cfg files not handed in. capture: where QEMU
-        records the uplink."""
+        records the uplink. archives: of the image, behind initramfs.zst."""
         self.dir = tempfile.mkdtemp(prefix="torvm-guest-")
         self.seen = []
         self.agent = None
@@ -121,6 +124,10 @@ class Guest:
             "config", "".join(f"{k}={v}\n" for k, v in values.items() if v is not None)
         )
         self._write("torrc", TORRC.format(data=data) if torrc is None else torrc)
+        with open(self._path("initrd"), "wb") as out:
+            for name in ("initramfs.zst", *archives):
+                with open(os.path.join(IMAGE, name), "rb") as file:
+                    shutil.copyfileobj(file, out)
         argv = self._argv(state, tap, drop)
         self.console = open(self._path("console"), "wb+")
         self.start = time.monotonic()
@@ -150,7 +157,7 @@ class Guest:
             "-accel", "tcg,tb-size=96", "-cpu", "max",
             "-m", "192", "-smp", "1", "-rtc", "base=utc",
             "-kernel", os.path.join(IMAGE, "vmlinuz"),
-            "-initrd", os.path.join(IMAGE, "initramfs.zst"),
+            "-initrd", self._path("initrd"),
             "-append", "panic=-1 oops=panic loglevel=4 console=ttyS0",
             "-serial", "stdio",
             "-device", "virtio-serial-pci,max_ports=3",

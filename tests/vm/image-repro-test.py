@@ -104,8 +104,8 @@ class ImageTest(unittest.TestCase):
         names = sorted(os.listdir(self.out))
         self.assertEqual(
             names,
-            ["initramfs.zst", "manifest.json", "state.img", "transports.zst",
-             "vmlinuz"],
+            ["geoip.zst", "initramfs.zst", "manifest.json", "state.img",
+             "transports.zst", "vmlinuz"],
         )
         self.assertEqual(sorted(os.listdir(os.path.join(place, "vm"))), names)
         for name in names:
@@ -160,6 +160,29 @@ class ImageTest(unittest.TestCase):
         self.assertLess(sizes["initramfs"], 9 << 20)
         self.assertLess(sizes["transports"], 8 << 20)
         self.assertIn("lyrebird", [p["name"] for p in self.manifest["packages"]])
+
+    def test_countries(self):
+        geoip = self.manifest["geoip"]
+        self.assertEqual(
+            [p for p in geoip["paths"] if "geoip" in p],
+            ["/usr/share/tor/geoip", "/usr/share/tor/geoip6"],
+        )
+        # The second says that the first was unpacked.
+        self.assertEqual(geoip["paths"][-1], "/usr/share/tor/geoip6")
+        self.assertNotIn("/usr/share/tor/geoip", self.manifest["initramfs"]["paths"])
+        self.assertLess(geoip["unpacked_size"], 12 << 20)
+        self.assertLess(self.manifest["outputs"]["geoip"]["size"], 3 << 20)
+        for code in ("de", "us", "gb"):
+            self.assertIn(code, geoip["countries"])
+        self.assertNotIn("uk", geoip["countries"])
+        self.assertNotIn("??", geoip["countries"])
+        # Where it is from, how old it is and what may be done with it.
+        packages = {p["name"]: p for p in self.manifest["packages"]}
+        self.assertEqual(
+            packages["tor-geoipdb"]["source_version"], packages["tor"]["source_version"]
+        )
+        self.assertRegex(geoip["generated"], r"\b20\d\d\b")
+        self.assertEqual(geoip["license"], "CC BY-SA 4.0")
 
     def test_modules_in_load_order(self):
         listing = self.unpack(
