@@ -784,6 +784,9 @@ static void countries_are_found_wherever_they_stand(void **state)
 			    "exit_nodes de;exit_nodes fr;exclude_nodes ??;"
 			    "exclude_exit_nodes se;options at;options zz;");
 	assert_true(config_needs_geoip(cfg));
+	assert_true(config_chooses_relays(cfg));
+	assert_true(config_chooses_relays(none));
+	assert_false(config_chooses_relays(asked));
 	assert_false(config_needs_geoip(none));
 	assert_true(config_needs_geoip(asked));
 	assert_true(config_needs_geoip(unknown));

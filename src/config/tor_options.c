@@ -314,3 +314,21 @@ int config_check_tor_option(const char *line, struct config_problem *p)
 	}
 	return refuse_name(name, p);
 }
+
+bool config_chooses_relays(const struct config *cfg)
+{
+	if (cfg->tor.exit_nodes[0] || cfg->tor.exclude_nodes[0] ||
+	    cfg->tor.exclude_exit_nodes[0])
+		return true;
+	for (size_t i = 0; i < cfg->tor.n_options; i++)
+		for (size_t k = 0; k < ARRAY_SIZE(options); k++) {
+			const char *line = cfg->tor.options[i];
+			size_t n = strlen(options[k].name);
+
+			if (options[k].kind == VALUE_NODES &&
+			    !strncasecmp(line, options[k].name, n) &&
+			    line[n] == ' ')
+				return true;
+		}
+	return false;
+}

@@ -9,5 +9,8 @@
 /* Whether @line is "NAME VALUE" with an allowed NAME and a fitting VALUE. */
 int config_check_tor_option(const char *line, struct config_problem *p);
 
+/* Whether @cfg says which relays Tor may use, or has to avoid. */
+bool config_chooses_relays(const struct config *cfg);
+
 /* Allowed names in alphabetical order; NULL after the last. */
 const char *config_tor_option_name(size_t i);

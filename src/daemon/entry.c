@@ -202,6 +202,7 @@ static bool may_help(enum tor_obstacle obstacle)
 	case TOR_OBSTACLE_TOR:
 	case TOR_OBSTACLE_NO_ROUTE:
 	case TOR_OBSTACLE_CLOCK:
+	case TOR_OBSTACLE_RELAYS:
 	case TOR_OBSTACLE_COUNT: break;
 	}
 	return false;

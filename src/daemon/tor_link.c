@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "config/tor_options.h"
 #include "daemon/engine.h"
 #include "daemon/fds.h"
 #include "daemon/listing.h"
@@ -42,6 +43,7 @@ static struct tor_obstacle_facts facts_of(const struct tor_link *t)
 		.names_fail = names_fail(&t->engine->names),
 		.use_bridges = cfg->bridge.use_bridges,
 		.use_proxy = cfg->proxy.type != CONFIG_PROXY_NONE,
+		.chooses_relays = config_chooses_relays(cfg),
 		.transport = cfg->bridge.transport,
 		.heard = t->heard,
 	};

@@ -66,6 +66,29 @@ static void what_explains_all_comes_first(void **state)
 	assert_string_equal(judge("conn", "TIMEOUT", names), "names");
 }
 
+static void a_choice_of_relays_may_leave_none(void **state)
+{
+	struct torctl_bootstrap b = { .percent = 50 };
+	struct tor_obstacle_facts facts = {
+		.bootstrap = &b,
+		.tor_answers = true,
+		.heard = TOR_OBSTACLE_UNKNOWN,
+	};
+
+	strcpy(b.tag, "loading_descriptors");
+	assert_int_equal(tor_obstacle_judge(&facts), TOR_OBSTACLE_DIRECTORY);
+	facts.chooses_relays = true;
+	assert_int_equal(tor_obstacle_judge(&facts), TOR_OBSTACLE_RELAYS);
+	/* There is a path: the others only come slowly. */
+	b.percent = 55;
+	assert_int_equal(tor_obstacle_judge(&facts), TOR_OBSTACLE_DIRECTORY);
+	b.percent = 0;
+	strcpy(b.tag, "starting");
+	assert_int_equal(tor_obstacle_judge(&facts), TOR_OBSTACLE_RELAYS);
+	facts.chooses_relays = false;
+	assert_int_equal(tor_obstacle_judge(&facts), TOR_OBSTACLE_UNKNOWN);
+}
+
 static void the_log_says_more(void **state)
 {
 	static const struct {
@@ -91,6 +114,9 @@ static void the_log_says_more(void **state)
 		{ "Error dialing: x509: certificate signed by unknown "
 		  "authority",
 		  TOR_OBSTACLE_CERTIFICATE },
+		{ "No exits in ExitNodes seem to be running: can't choose an "
+		  "exit.",
+		  TOR_OBSTACLE_RELAYS },
 		{ "Bootstrapped 5% (conn): Connecting to a relay",
 		  TOR_OBSTACLE_UNKNOWN },
 	};
@@ -194,6 +220,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reasons_and_stages_are_told_apart),
 		cmocka_unit_test(what_explains_all_comes_first),
+		cmocka_unit_test(a_choice_of_relays_may_leave_none),
 		cmocka_unit_test(the_log_says_more),
 		cmocka_unit_test(the_proxys_certificate_is_told_apart),
 		cmocka_unit_test(transports_are_tried_in_turn),

@@ -71,6 +71,10 @@ static const struct {
 	[TOR_OBSTACLE_PROXY_TLS] = { "proxy-tls",
 				     "The proxy does not answer by TLS. Nothing "
 				     "was said to it in the clear." },
+	[TOR_OBSTACLE_RELAYS] = { "relays",
+				  "Tor finds no relay that it may use: the "
+				  "configuration says which ones are exits, or "
+				  "are avoided, and leaves none." },
 	[TOR_OBSTACLE_UNKNOWN] = { "unknown",
 				   "Check that this computer's network works: cable, wireless, a "
 				   "login page." },
@@ -150,6 +154,7 @@ enum tor_obstacle tor_obstacle_hear(const struct tor_obstacle_facts *facts,
 		/* What a transport tells Tor, whatever the reason. */
 		{ "(\"general SOCKS server failure\")",
 		  TOR_OBSTACLE_BEHIND_PROXY },
+		{ "can't choose an exit", TOR_OBSTACLE_RELAYS },
 	};
 	enum tor_obstacle o = TOR_OBSTACLE_UNKNOWN;
 
@@ -191,6 +196,18 @@ enum tor_obstacle tor_obstacle_hear_tls(const char *line)
 	return TOR_OBSTACLE_UNKNOWN;
 }
 
+/* Tor does not say so. It has begun and calls nobody; or it has the list of
+ * relays and not one path: any path would be more than 50 % (tried with 0.4.9).
+ */
+static bool has_no_relay(const struct tor_obstacle_facts *facts)
+{
+	const struct torctl_bootstrap *b = facts->bootstrap;
+
+	return facts->chooses_relays &&
+	       (!strcmp(b->tag, "starting") ||
+		(!strcmp(b->tag, "loading_descriptors") && b->percent == 50));
+}
+
 enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts)
 {
 	const struct torctl_bootstrap *b = facts->bootstrap;
@@ -203,7 +220,9 @@ enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts)
 		return TOR_OBSTACLE_TOR;
 	if (facts->heard != TOR_OBSTACLE_UNKNOWN)
 		return facts->heard;
-	return b->reason[0] ? by_reason(b->reason) : by_stage(b->tag);
+	if (b->reason[0])
+		return by_reason(b->reason);
+	return has_no_relay(facts) ? TOR_OBSTACLE_RELAYS : by_stage(b->tag);
 }
 
 int tor_next_transport(bool use_bridges, enum config_transport transport)
@@ -309,6 +328,12 @@ void tor_obstacle_next(enum tor_obstacle obstacle,
 			 "Ask who runs the proxy for its port for TLS. If it "
 			 "has none: proxy.type http, with which the network "
 			 "sees the password.");
+		break;
+	case TOR_OBSTACLE_RELAYS:
+		snprintf(buf, size,
+			 "Allow more in tor.exit_nodes, tor.exclude_nodes, "
+			 "tor.exclude_exit_nodes or tor.options, then start "
+			 "TorVM again.");
 		break;
 	case TOR_OBSTACLE_NO_ROUTE:
 		snprintf(buf, size, "torvm doctor --connection");

@@ -28,6 +28,7 @@ enum tor_obstacle {
 	TOR_OBSTACLE_PROXY_NAME,        /* is another one */
 	TOR_OBSTACLE_PROXY_EXPIRED,     /* is none now, or the clock is wrong */
 	TOR_OBSTACLE_PROXY_TLS,         /* does not speak it as we do */
+	TOR_OBSTACLE_RELAYS,            /* none is left that Tor may use */
 	TOR_OBSTACLE_UNKNOWN,
 	TOR_OBSTACLE_COUNT,
 };
@@ -39,6 +40,7 @@ struct tor_obstacle_facts {
 	bool names_fail;  /* a name that is needed was not resolved */
 	bool use_bridges;
 	bool use_proxy;
+	bool chooses_relays; /* the configuration says which ones Tor may use */
 	enum config_transport transport;
 	enum tor_obstacle heard; /* in the log; TOR_OBSTACLE_UNKNOWN: nothing */
 };
