@@ -213,7 +213,7 @@ static int ask(int tap_fd, size_t vnet_hdr_len, const struct flow *flow)
 static int ask_all(struct net *net, const struct net_plan *plan,
 		   const struct found *found, struct error *e)
 {
-	const struct timespec look = { .tv_nsec = LOOK_MS * 1000000 };
+	const struct timespec look = { .tv_nsec = LOOK_MS * 1000000L };
 	uint64_t refused = net_firewall_refused(net);
 	_cleanup_close_ int fd = -1;
 	int vnet_hdr_len, r;
