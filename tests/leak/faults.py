@@ -291,6 +291,34 @@ class HostileRoutes(Fault):
 
 
 @fault
+class HostileDns(Fault):
+    """As a DHCP renewal brings it: a resolver on the LAN, then one far away."""
+
+    name = "hostile DNS"
+    keeps = True
+
+    def inject(self, w):
+        self.text = w.stage.host("cat", "/etc/resolv.conf")
+        expect("nameserver" in self.text, "no resolver to replace: %r" % self.text)
+        for server in (topo.NEIGHBOUR4, topo.FALSE_ADDRESS):
+            self.write(w, "nameserver %s\n" % server)
+            # Whoever is asked: not this one.
+            w.stage.host("timeout", "1", "getent", "hosts", "www.lab.test", check=False)
+        if w.moment == "Running" and not w.held:
+            w.works()
+
+    def heal(self, w):
+        self.write(w, self.text)
+
+    @staticmethod
+    def write(w, text):
+        path = w.stage.lab.machine("host").path("/etc/resolv.conf")
+        expect(not os.path.samefile(path, "/etc/resolv.conf"), "not the lab's own")
+        with open(path, "w", encoding="ascii") as f:
+            f.write(text)
+
+
+@fault
 class RoutesReplaced(Fault):
     """Another default gateway, and then none for a moment."""
 
@@ -562,11 +590,14 @@ class ConfigCorrupt(Fault):
 
     name = "configuration corrupt"
 
+    def spoil(self):
+        return self.text[: len(self.text) // 2]
+
     def inject(self, w):
         with open(w.t.config_path, encoding="utf-8") as f:
             self.text = f.read()
         with open(w.t.config_path, "w", encoding="utf-8") as f:
-            f.write(self.text[: len(self.text) // 2])
+            f.write(self.spoil())
         for pid in w.t.pids("torvmd"):
             w.t.kill(pid)
         time.sleep(2)
@@ -574,6 +605,25 @@ class ConfigCorrupt(Fault):
     def heal(self, w):
         with open(w.t.config_path, "w", encoding="utf-8") as f:
             f.write(self.text)
+
+
+@fault
+class ConfigChanged(ConfigCorrupt):
+    """A good one, but not the one that TorVM was started with."""
+
+    name = "configuration changed"
+
+    def spoil(self):
+        config = json.loads(self.text)
+        config.setdefault("network", {})["lan_access"] = True
+        return json.dumps(config)
+
+    def inject(self, w):
+        super().inject(w)
+        if w.moment == "Running" and not w.held:
+            lan = wait_for("another engine", lambda: w.t.status()["state"] != "Stopped"
+                           and w.t.status(), 30)["lan_access"]
+            expect(lan is False, "a configuration that nobody asked for is in force")
 
 
 class Clock(Fault):

@@ -116,13 +116,14 @@ class Judge:
             return p.dst[:3] in self.lan and p.src[:3] == p.dst[:3]
         return p.family == 6 and p.dst[:2] == p.src[:2] == LINK_LOCAL
 
-    def judge(self, frames, lan_access=False):
-        """(leaks, counts): packets that no rule allows, and how many of each."""
+    def judge(self, frames, lan_access=False, without_lan=()):
+        """(leaks, counts): packets that no rule allows, and how many of each.
+        without_lan: the cells to which LAN access opens nothing."""
         leaks, counts = [], collections.Counter()
         for p in self.sent_by_host(frames):
             rule = self.allowed(p)
             if rule is None and lan_access and self.to_lan(p):
-                rule = "LAN"
+                rule = None if cells_of(p, without_lan) else "LAN"
             counts[rule or "leak"] += 1
             if rule is None:
                 leaks.append(p)

@@ -58,6 +58,16 @@ def payload(n):
     return marker(n) + b" torvm leak probe"
 
 
+def where(address, port):
+    """A link-local address comes with its link: fe80::1%eth0."""
+    host, _, link = address.partition("%")
+    return (host, port, 0, socket.if_nametoindex(link)) if link else (host, port)
+
+
+def mac_bytes(text):
+    return bytes.fromhex(text.replace(":", ""))
+
+
 def checksum(data):
     """RFC 1071"""
     data += b"\0" * (len(data) % 2)
@@ -76,21 +86,23 @@ def dns_query(n, name=None):
 
 
 class Prober:
-    """config: link; source, target, gateway, dns, lan: {"4": address, "6":
-    address}; gateway_mac; broadcast: the subnet's; raw_proto: of the raw IP probes
+    """config: link; source, target, gateway, dns, lan, near (link-local, with its
+    scope): {"4": address, "6": address}; gateway_mac; other: another link, with
+    its gateway's mac; broadcast: the subnet's; raw_proto: of the raw IP probes
     (a NAT cannot tell apart two senders of a protocol without ports); dns_name:
     asked for instead of a name that tells the cell."""
 
     def __init__(self, config):
         self.link = config["link"]
         self.address = {
-            name: {int(family): a for family, a in config[name].items()}
-            for name in ("source", "target", "gateway", "dns", "lan")
+            name: {int(family): a for family, a in config.get(name, {}).items()}
+            for name in ("source", "target", "gateway", "dns", "lan", "near")
         }
+        self.other = config.get("other")
         self.broadcast = config["broadcast"]
         self.raw_proto = config["raw_proto"]
         self.dns_name = config.get("dns_name")
-        self.gateway_mac = bytes.fromhex(config["gateway_mac"].replace(":", ""))
+        self.gateway_mac = mac_bytes(config["gateway_mac"])
         self.old = {}
         self.kept = []
         self._quiet = threading.Event()
@@ -109,6 +121,9 @@ class Prober:
     def to_link(self, s):
         s.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, self.link.encode())
 
+    def to_other_link(self, s):
+        s.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, self.other["link"].encode())
+
     def tcp(self, n, family, to, port=80, setup=None, source=""):
         s = socket.socket(INET[family], socket.SOCK_STREAM)
         self.kept.append(s)
@@ -117,7 +132,7 @@ class Prober:
         if setup:
             setup(s)
         s.bind((source, n))
-        s.connect((self.address[to][family], port))
+        s.connect(where(self.address[to][family], port))
 
     def udp(self, n, family, address, port, setup=None, data=None, proto=0):
         s = socket.socket(INET[family], socket.SOCK_DGRAM, proto)
@@ -125,7 +140,7 @@ class Prober:
         s.setblocking(False)
         if setup:
             setup(s)
-        s.connect((address, port))
+        s.connect(where(address, port))
         s.send(data or payload(n))
 
     def group(self, n, family, address, port):
@@ -154,40 +169,51 @@ class Prober:
                 setup(s)
             s.sendto(data, (address, 0))
 
-    def ip_udp(self, n, family, source=None):
-        """A whole IP packet with a UDP datagram to nobody."""
-        source = source or self.address["source"][family]
-        target = self.address["target"][family]
-        data = payload(n)
-        if family == 4:
-            udp = struct.pack("!HHHH", 4000, 9, 8 + len(data), 0) + data
-            addresses = socket.inet_aton(source) + socket.inet_aton(target)
-            head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), n, 0, 64, 17, 0)
-            head += addresses
-            return head[:10] + checksum(head) + head[12:] + udp
+    def ip(self, family, body, proto=17, target="target", ttl=64, part=0):
+        """An IP packet; part: the offset of a fragment, in units of 8 bytes."""
         addresses = b"".join(
-            socket.inet_pton(socket.AF_INET6, a) for a in (source, target)
+            socket.inet_pton(INET[family], self.address[name][family])
+            for name in ("source", target)
         )
-        udp = struct.pack("!HHHH", 4000, 9, 8 + len(data), 0) + data
-        total = checksum(addresses + struct.pack("!II", len(udp), 17) + udp)
-        udp = udp[:6] + total + udp[8:]
-        return struct.pack("!IHBB", 0x60000000, len(udp), 17, 64) + addresses + udp
+        if family == 4:
+            head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 7, part, ttl,
+                               proto, 0) + addresses
+            return head[:10] + checksum(head) + head[12:] + body
+        if part:
+            body = struct.pack("!BBHI", proto, 0, part << 3, 7) + body
+            proto = 44
+        return struct.pack("!IHBB", 0x60000000, len(body), proto, ttl) + addresses + body
 
-    def frame(self, family, body, vlan=False):
-        with open("/sys/class/net/%s/address" % self.link, encoding="ascii") as f:
-            mac = bytes.fromhex(f.read().strip().replace(":", ""))
-        kind = b"\x08\x00" if family == 4 else b"\x86\xdd"
+    def ip_udp(self, n, family, target="target", ttl=64):
+        """A whole IP packet with a UDP datagram to nobody."""
+        data = payload(n)
+        udp = struct.pack("!HHHH", 4000, 9, 8 + len(data), 0) + data
+        if family == 6:
+            addresses = b"".join(
+                socket.inet_pton(socket.AF_INET6, self.address[name][6])
+                for name in ("source", target)
+            )
+            total = checksum(addresses + struct.pack("!II", len(udp), 17) + udp)
+            udp = udp[:6] + total + udp[8:]
+        return self.ip(family, udp, target=target, ttl=ttl)
+
+    def frame(self, family, body, vlan=False, kind=None, other=None):
+        link = other["link"] if other else self.link
+        with open("/sys/class/net/%s/address" % link, encoding="ascii") as f:
+            mac = mac_bytes(f.read().strip())
+        kind = kind or (b"\x08\x00" if family == 4 else b"\x86\xdd")
         if vlan:
             kind = b"\x81\x00\x00\x05" + kind
-        return self.gateway_mac + mac + kind + body
+        gateway = mac_bytes(other["mac"]) if other else self.gateway_mac
+        return gateway + mac + kind + body
 
-    def packet(self, frame, bypass=False, cooked=None):
+    def packet(self, frame, bypass=False, cooked=None, link=None):
         kind = socket.SOCK_RAW if cooked is None else socket.SOCK_DGRAM
         with socket.socket(socket.AF_PACKET, kind) as s:
             if bypass:
                 s.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
             if cooked is None:
-                s.bind((self.link, 0))
+                s.bind((link or self.link, 0))
                 s.send(frame)
             else:
                 s.sendto(frame, (self.link, cooked, 0, 0, self.gateway_mac))
@@ -235,6 +261,23 @@ class Prober:
         def from_source(s):
             s.bind((source, 0))
 
+        def router_alert(s):
+            s.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x94\x04\0\0")
+
+        def echo(setup=None):
+            proto = socket.IPPROTO_ICMP if f == 4 else socket.IPPROTO_ICMPV6
+            data = struct.pack("!BBHHH", 8 if f == 4 else 128, 0, 0, n, 1)
+            data += payload(n)
+            try:
+                self.udp(n, f, target, 0, setup, data, proto)
+            except PermissionError as e:
+                if e.errno != errno.EACCES or os.geteuid() != 0:
+                    raise
+                # net.ipv4.ping_group_range leaves root out.
+                if f == 4:
+                    data = data[:2] + checksum(data) + data[4:]
+                self.raw(f, proto, data, target, setup)
+
         if probe == "tcp":
             self.tcp(n, f, "target")
         elif probe == "tcp-device":
@@ -247,6 +290,14 @@ class Prober:
             self.tcp(n, f, "lan")
         elif probe == "tcp-dontroute":
             self.tcp(n, f, "gateway", setup=direct)
+        elif probe == "tcp-other-link":
+            self.tcp(n, f, "target", setup=self.to_other_link)
+        elif probe == "tcp-link-local":
+            self.tcp(n, f, "near")
+        elif probe == "dot-lan":
+            self.tcp(n, f, "lan", 853)
+        elif probe == "dns-tcp-lan":
+            self.tcp(n, f, "lan", 53)
         elif probe == "dns-tcp-public":
             self.tcp(n, f, "dns", 53)
         elif probe == "dns-tcp-gateway":
@@ -281,6 +332,20 @@ class Prober:
             self.udp(n, f, address["lan"], 7)
         elif probe == "udp-lan-device":
             self.udp(n, f, address["lan"], 7, self.to_link)
+        elif probe == "udp-other-link":
+            self.udp(n, f, target, 7, self.to_other_link)
+        elif probe == "udp-link-local":
+            self.udp(n, f, address["near"], 7)
+        elif probe == "udp-large":
+            self.udp(n, f, target, 7, data=payload(n).ljust(4000))
+        elif probe == "udp-options":
+            self.udp(n, f, target, 7, router_alert)
+        elif probe == "nbns-lan":
+            self.udp(n, f, address["lan"], 137)
+        elif probe == "mdns-lan":
+            self.udp(n, f, address["lan"], 5353)
+        elif probe == "llmnr-lan":
+            self.udp(n, f, address["lan"], 5355)
         elif probe == "udp-pktinfo":
             self.pktinfo(n, f, target)
         elif probe == "dns-public":
@@ -306,18 +371,9 @@ class Prober:
         elif probe == "subnet-broadcast":
             self.udp(n, f, self.broadcast, 9, wide_to_link)
         elif probe == "ping":
-            proto = socket.IPPROTO_ICMP if f == 4 else socket.IPPROTO_ICMPV6
-            echo = struct.pack("!BBHHH", 8 if f == 4 else 128, 0, 0, n, 1)
-            echo += payload(n)
-            try:
-                self.udp(n, f, target, 0, data=echo, proto=proto)
-            except PermissionError as e:
-                if e.errno != errno.EACCES or os.geteuid() != 0:
-                    raise
-                # net.ipv4.ping_group_range leaves root out.
-                if f == 4:
-                    echo = echo[:2] + checksum(echo) + echo[4:]
-                self.raw(f, proto, echo, target)
+            echo()
+        elif probe == "ping-device":
+            echo(self.to_link)
         elif probe == "igmp":
             group = "239.%d.%d.7" % (16 + (n >> 8), n & 0xFF)
             s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -329,6 +385,8 @@ class Prober:
             self.raw(f, self.raw_proto, payload(n), target)
         elif probe == "raw-device":
             self.raw(f, self.raw_proto, payload(n), target, self.to_link)
+        elif probe == "raw-lan":
+            self.raw(f, self.raw_proto, payload(n), address["lan"])
         elif probe == "sctp":
             self.raw(f, SCTP, payload(n), target)
         elif probe == "sctp-device":
@@ -344,12 +402,23 @@ class Prober:
             self.packet(self.ip_udp(n, f), cooked=kind)
         elif probe == "packet-vlan":
             self.packet(self.frame(f, self.ip_udp(n, f), vlan=True))
+        elif probe == "packet-fragment":
+            self.packet(self.frame(f, self.ip(f, payload(n), part=100)))
+        elif probe == "packet-other":
+            # For experiments (IEEE 802), as 0x88b5, which the captures use.
+            self.packet(self.frame(f, payload(n).ljust(46), kind=b"\x88\xb6"))
+        elif probe == "packet-other-link":
+            frame = self.frame(f, self.ip_udp(n, f), other=self.other)
+            self.packet(frame, link=self.other["link"])
         elif probe == "answer-ping":
             self.send(n, "ping", f)
         elif probe == "answer-tcp":
             self.tcp(n, f, "target", 4)
         elif probe == "answer-udp":
             self.udp(n, f, target, 4)
+        elif probe == "answer-ttl":
+            # For the host to pass on, if it had not lived long enough.
+            self.packet(self.frame(f, self.ip_udp(n, f, target="dns", ttl=1)))
         else:
             raise KeyError(probe)
 

@@ -37,7 +37,7 @@ import tornet  # noqa: E402
 from errors import LabError  # noqa: E402
 
 PROBES = os.path.join(HERE, "probes.py")
-USER = 61234
+USER, VM_UID = 61234, 61101
 PORT2, PORT3 = "to-host2", "to-host3"
 NET2, NET2_6 = "192.168.78", "2001:db8:78:"
 SPARE4, SPARE_ROUTER4 = "192.168.79.2", "192.168.79.1"
@@ -274,25 +274,40 @@ route add default via {n}.1 metric 500
         text = self.lab.machine(machine).check("ip", "-j", "link", "show", link)
         return json.loads(text)[0]["address"]
 
+    def _link_local(self, machine, link):
+        text = self.lab.machine(machine).check("ip", "-6", "-j", "addr", "show", link)
+        (found,) = [x for x in json.loads(text) if x.get("ifname") == link]
+        return next(a["local"] for a in found["addr_info"] if a["scope"] == "link")
+
+    def _vm_uid(self):
+        """As src/broker finds it."""
+        return self.host("sh", "-c", "id -u torvm-vm 2>&- || echo %d" % VM_UID).strip()
+
     # --- the senders -----------------------------------------------------------
 
     def start_senders(self):
         """New ones, without a past."""
         self.close_senders()
         router = self._mac("router", "lan0")
+        neighbour = self._link_local("lan", "eth0")
+        second = self._mac("router", PORT2)
+        own = ("eth0", topo.HOST4, topo.HOST6, topo.LAN4, router)
         places = {
-            "user": ("eth0", topo.HOST4, topo.HOST6, topo.LAN4, router),
-            "root": ("eth0", topo.HOST4, topo.HOST6, topo.LAN4, router),
+            "user": own,
+            "root": own,
+            "vm": own,
             "child": ("c1", CHILD + ".2", CHILD6 + ":2", CHILD, router),
-            "bridge": (
-                *("g1", NET2 + ".50", NET2_6 + ":50", NET2),
-                self._mac("router", PORT2),
-            ),
+            "bridge": ("g1", NET2 + ".50", NET2_6 + ":50", NET2, second),
             "macvlan": ("mv0", topo.LAN4 + ".51", topo.LAN6 + ":51", topo.LAN4, router),
-            "kernel": ("eth0", topo.NEIGHBOUR4, topo.NEIGHBOUR6, topo.LAN4, router),
+            "kernel": (
+                *("eth0", topo.NEIGHBOUR4, topo.NEIGHBOUR6, topo.LAN4),
+                self._mac("host", "eth0"),
+            ),
         }
+        near = {"bridge": self._link_local("router", PORT2)}
         before = {
             "user": ["setpriv", "--reuid", str(USER), "--clear-groups"],
+            "vm": ["setpriv", "--reuid", self._vm_uid(), "--clear-groups"],
             "child": ["ip", "netns", "exec", "child"],
             "bridge": ["ip", "netns", "exec", "guest"],
             "macvlan": ["ip", "netns", "exec", "vguest"],
@@ -311,6 +326,8 @@ route add default via {n}.1 metric 500
                 "gateway": {4: topo.ROUTER4, 6: topo.ROUTER6},
                 "dns": {4: topo.DNS4, 6: topo.WWW6},
                 "lan": {4: topo.NEIGHBOUR4, 6: topo.NEIGHBOUR6},
+                "near": {6: "%s%%%s" % (near.get(name, neighbour), link)},
+                "other": {"link": "br0", "mac": second},
                 "broadcast": net + ".255",
                 "gateway_mac": mac,
                 "raw_proto": 254 if name == "child" else 253,
@@ -374,7 +391,9 @@ route add default via {n}.1 metric 500
             results.update(answer.get("results", {}))
         known = {c.n: c for c in matrix.cells()}
         open_ = matrix.STATES[state][0] == "open"
-        leaks, counts = self.judge.judge(frames, state == "LAN access")
+        lan_access = state == "LAN access"
+        closed = {n for n, c in known.items() if c.sender in matrix.WITHOUT_LAN}
+        leaks, counts = self.judge.judge(frames, lan_access, closed)
         seen, strangers = {}, []
         for p in leaks:
             numbers = judging.cells_of(p, known)

@@ -247,7 +247,7 @@ ACTS = {
     "lockdown": ["lockdown"],
     "lan": ["LAN access"],
 }
-CHOSEN = ["life", "failures", "lockdown"]
+CHOSEN = ["life", "failures", "lockdown", "lan"]
 
 
 class Foreign:
