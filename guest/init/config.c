@@ -28,6 +28,7 @@ enum key {
 	KEY_TRANSPORT,
 	KEY_PROXY,
 	KEY_TLS_PROXY,
+	KEY_MOAT,
 	/* From here on: may be given more than once. */
 	KEY_PEER,
 	KEY_NAME,
@@ -48,6 +49,7 @@ static const char *const key_names[] = {
 	[KEY_TRANSPORT] = "transport",
 	[KEY_PROXY] = "proxy",
 	[KEY_TLS_PROXY] = "tls_proxy",
+	[KEY_MOAT] = "moat",
 	[KEY_PEER] = "peer",
 	[KEY_NAME] = "name",
 	[KEY_RESOLVER] = "resolver",
@@ -198,6 +200,20 @@ static int parse_transport(const char *value, struct guest_config *config)
 	return 0;
 }
 
+/* Printable ASCII; what it means is the transport's business. */
+static int parse_moat(const char *value, struct guest_config *config)
+{
+	size_t n = strlen(value);
+
+	if (n == 0 || n > GUEST_MOAT_ARGS_MAX)
+		return -EINVAL;
+	for (const char *s = value; *s; s++)
+		if (*s <= ' ' || *s > '~')
+			return -EINVAL;
+	memcpy(config->moat, value, n + 1);
+	return 0;
+}
+
 static int parse_proxy(char *value, struct guest_proxy *proxy)
 {
 	char *words[4];
@@ -321,6 +337,7 @@ static int parse_value(enum key key, char *value, struct guest_config *config)
 	case KEY_TRANSPORT: return parse_transport(value, config);
 	case KEY_PROXY: return parse_proxy(value, &config->proxy);
 	case KEY_TLS_PROXY: return parse_tls_proxy(value, &config->tls_proxy);
+	case KEY_MOAT: return parse_moat(value, config);
 	case KEY_PEER: return parse_peer(value, config);
 	case KEY_NAME: return parse_name(value, config);
 	case KEY_HOST: return parse_pinned(value, config);
@@ -429,6 +446,9 @@ int guest_config_parse(const char *text, size_t len, struct guest_config *ret,
 			return error_set(e, -EINVAL,
 					 "opt/torvm/config: %s is missing",
 					 key_names[required[i]]);
+	if (config.moat[0] && !config.transport[0])
+		return error_set(e, -EINVAL,
+				 "opt/torvm/config: moat needs a transport");
 	r = check_addresses(&config, e);
 	if (r < 0)
 		return r;

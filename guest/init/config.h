@@ -69,6 +69,9 @@ struct guest_config {
 	char transport[16];       /* "obfs4", ...; "": none */
 	struct guest_proxy proxy; /* of the transport; Tor's is in the torrc */
 	struct guest_tls_proxy tls_proxy;
+	/* Instead of Tor: arguments with which the transport leads to the
+	 * bridge service, "NAME=VALUE;NAME=VALUE"; "": Tor. */
+	char moat[GUEST_MOAT_ARGS_MAX + 1];
 };
 
 /**

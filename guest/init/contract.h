@@ -31,12 +31,14 @@
 #define GUEST_ETH0_GATEWAY "10.0.2.2"
 
 /* Who runs as which user and group in the guest: Tor, the pluggable transport
- * that goes out in its stead, what looks up names for either, and the TLS
- * client that goes out to a proxy for all of them. */
+ * that goes out in its stead, what looks up names for either, the TLS client
+ * that goes out to a proxy for all of them, and what leads from eth1 into the
+ * transport. */
 #define GUEST_TOR_UID 100
 #define GUEST_TRANSPORT_UID 101
 #define GUEST_RESOLVER_UID 102
 #define GUEST_TLS_UID 103
+#define GUEST_MOAT_UID 104
 
 /* Most `peer`, `name` and `resolver` lines of opt/torvm/config. */
 #define GUEST_PEERS_MAX 96
@@ -44,6 +46,7 @@
 #define GUEST_RESOLVERS_MAX 3
 #define GUEST_NAME_ADDRESSES_MAX 8 /* of one name */
 #define GUEST_HOST_NAME_MAX 253    /* RFC 1035, 2.3.4 */
+#define GUEST_MOAT_ARGS_MAX 510    /* of a transport: as Tor has it */
 
 /* /etc/hosts of the guest leads there: what was looked up. */
 #define GUEST_HOSTS "/run/torvm/hosts"
@@ -51,6 +54,7 @@
 #define GUEST_TRANS_PORT 9095
 #define GUEST_DNS_PORT 9093
 #define GUEST_SOCKS_PORT 9050
+#define GUEST_MOAT_PORT 9097 /* with `moat`, instead of Tor's */
 
 /* Where the TLS client for the proxy listens, on 127.0.0.1, and the file, in
  * PEM, of the authorities that it trusts instead of the public ones. */

@@ -19,6 +19,7 @@
  *     iifname eth0 ct state established accept
  *     iifname eth1 ct state established accept
  *     iifname eth1 tcp dport 9050 ct state new accept
+ *     iifname eth1 tcp dport 9097 ct state new accept (where it says "moat")
  *     iifname eth1 tcp dport 9095 ct state new ct status dnat accept
  *     iifname eth1 udp dport 9093 ct state new ct status dnat accept
  *     iifname eth1 goto refuse
@@ -481,7 +482,7 @@ static void add_service(struct firewall *fw, uint8_t proto, uint16_t number,
 	end(fw);
 }
 
-static void add_input_rules(struct firewall *fw)
+static void add_input_rules(struct firewall *fw, const struct guest_config *c)
 {
 	static const char *const links[] = { "eth0", "eth1" };
 
@@ -499,6 +500,8 @@ static void add_input_rules(struct firewall *fw)
 	}
 
 	add_service(fw, IPPROTO_TCP, GUEST_SOCKS_PORT, false);
+	if (c->moat[0])
+		add_service(fw, IPPROTO_TCP, GUEST_MOAT_PORT, false);
 	add_service(fw, IPPROTO_TCP, GUEST_TRANS_PORT, true);
 	add_service(fw, IPPROTO_UDP, GUEST_DNS_PORT, true);
 
@@ -665,7 +668,7 @@ static int load(struct firewall *fw, const struct names *names)
 	add_refuse_rules(fw);
 	add_nat_rules(fw, config);
 	add_prerouting_rules(fw, config);
-	add_input_rules(fw);
+	add_input_rules(fw, config);
 	add_uplink_rules(fw, names);
 	add_output_rules(fw, config);
 	return commit(fw);

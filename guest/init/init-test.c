@@ -12,6 +12,7 @@
 #include "init/message.h"
 #include "init/outbox.h"
 #include "init/ring.h"
+#include "init/socks.h"
 #include "init/dns.h"
 #include "init/pt.h"
 #include "init/tls_log.h"
@@ -125,6 +126,92 @@ static void test_config_addresses(void **state)
 			 pairs[i][0], pairs[i][1]);
 		assert_int_equal(parse(text, &c), -EINVAL);
 	}
+}
+
+static void test_config_moat(void **state)
+{
+	char text[1200], args[GUEST_MOAT_ARGS_MAX + 2];
+	struct guest_config c;
+
+	memset(args, 'a', sizeof(args));
+	args[GUEST_MOAT_ARGS_MAX] = '\0';
+	snprintf(text, sizeof(text),
+		 GOOD_CONFIG "transport=meek_lite\nmoat=%s\n", args);
+	assert_int_equal(parse(text, &c), 0);
+	assert_string_equal(c.moat, args);
+	args[GUEST_MOAT_ARGS_MAX] = 'a';
+	args[GUEST_MOAT_ARGS_MAX + 1] = '\0';
+	snprintf(text, sizeof(text),
+		 GOOD_CONFIG "transport=meek_lite\nmoat=%s\n", args);
+	assert_int_equal(parse(text, &c), -EINVAL);
+	assert_int_equal(parse(GOOD_CONFIG "moat=url=https://a/\n", &c),
+			 -EINVAL);
+	assert_int_equal(parse(GOOD_CONFIG "transport=meek_lite\nmoat=\n", &c),
+			 -EINVAL);
+	assert_int_equal(
+		parse(GOOD_CONFIG "transport=meek_lite\nmoat=a b\n", &c),
+		-EINVAL);
+}
+
+static void test_socks_requests(void **state)
+{
+	uint8_t r[SOCKS_REQUEST_MAX];
+	char args[SOCKS_ARGS_MAX + 1];
+
+	assert_int_equal(socks_request(SOCKS_STEP_METHOD, "a=b", r), 3);
+	assert_memory_equal(r, "\5\1\2", 3);
+	assert_int_equal(socks_request(SOCKS_STEP_LOGIN, "a=b", r), 7);
+	assert_memory_equal(r, "\1\3a=b\1\0", 7);
+	assert_int_equal(socks_request(SOCKS_STEP_CONNECT, "a=b", r), 10);
+	assert_memory_equal(r, "\5\1\0\1\300\0\2\24\0\120", 10);
+
+	/* The password begins where the user name is full. */
+	memset(args, 'x', sizeof(args));
+	args[255] = '\0';
+	assert_int_equal(socks_request(SOCKS_STEP_LOGIN, args, r), 259);
+	assert_memory_equal(r + 257, "\1\0", 2);
+	args[255] = 'y';
+	args[256] = '\0';
+	assert_int_equal(socks_request(SOCKS_STEP_LOGIN, args, r), 259);
+	assert_memory_equal(r + 256, "x\1y", 3);
+	memset(args, 'x', sizeof(args));
+	args[SOCKS_ARGS_MAX] = '\0';
+	assert_int_equal(socks_request(SOCKS_STEP_LOGIN, args, r),
+			 SOCKS_REQUEST_MAX);
+}
+
+static void test_socks_replies(void **state)
+{
+	static const struct {
+		enum socks_step step;
+		const char *data;
+		size_t len;
+		int wanted;
+	} replies[] = {
+		{ SOCKS_STEP_METHOD, "", 0, 2 },
+		{ SOCKS_STEP_METHOD, "\5", 1, 1 },
+		{ SOCKS_STEP_METHOD, "\5\2", 2, 0 },
+		{ SOCKS_STEP_METHOD, "\5\0", 2, -EBADMSG },
+		{ SOCKS_STEP_METHOD, "\4\2", 2, -EBADMSG },
+		{ SOCKS_STEP_LOGIN, "\1\0", 2, 0 },
+		{ SOCKS_STEP_LOGIN, "\1\1", 2, -EACCES },
+		{ SOCKS_STEP_LOGIN, "\5\0", 2, -EBADMSG },
+		{ SOCKS_STEP_CONNECT, "\5\0", 2, 3 },
+		{ SOCKS_STEP_CONNECT, "\5\1", 2, -ECONNREFUSED },
+		{ SOCKS_STEP_CONNECT, "\4\0", 2, -EBADMSG },
+		{ SOCKS_STEP_CONNECT, "\5\0\0\1\0", 5, 5 },
+		{ SOCKS_STEP_CONNECT, "\5\0\0\1\0\0\0\0\0\0", 10, 0 },
+		{ SOCKS_STEP_CONNECT, "\5\0\0\3\377", 5, 257 },
+		{ SOCKS_STEP_CONNECT, "\5\0\0\3\0\0\0", 7, 0 },
+		{ SOCKS_STEP_CONNECT, "\5\0\0\4\0", 5, 17 },
+		{ SOCKS_STEP_CONNECT, "\5\0\0\2\0", 5, -EBADMSG },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(replies); i++)
+		assert_int_equal(socks_reply(replies[i].step,
+					     (const uint8_t *)replies[i].data,
+					     replies[i].len),
+				 replies[i].wanted);
 }
 
 static void test_config_limits(void **state)
@@ -692,6 +779,9 @@ int main(void)
 		cmocka_unit_test(test_config_bad),
 		cmocka_unit_test(test_config_addresses),
 		cmocka_unit_test(test_config_limits),
+		cmocka_unit_test(test_config_moat),
+		cmocka_unit_test(test_socks_requests),
+		cmocka_unit_test(test_socks_replies),
 		cmocka_unit_test(test_config_uplink),
 		cmocka_unit_test(test_pt),
 		cmocka_unit_test(test_tls_log),

@@ -15,6 +15,7 @@
  *	transport's	where it listens; lines for the host
  *	the TLS client's	that it listens; lines for the host
  *	the resolver's	what a name means
+ *	the moat's	whether it listens
  *	power button
  *
  * Time-outs are computed from absolute times in struct init; a zero is "none".
@@ -25,7 +26,8 @@
  * started first, Tor once it has said where it listens, and the end of either
  * is the end of both. A TLS client for the proxy comes before either, in the
  * same way. The connection that showed Tor to be ready is kept: it is how Tor
- * is asked to stop.
+ * is asked to stop. With `moat` Tor does not run: in its place stands what
+ * leads from eth1 through the transport to the bridge service (moat.c).
  *
  * Names are looked up before all that, and again when they age: by this program
  * again, in a process of its own (resolver.c). What was found goes to the hosts
@@ -58,6 +60,7 @@
 #include "init/config.h"
 #include "init/exits.h"
 #include "init/firewall.h"
+#include "init/moat.h"
 #include "init/names.h"
 #include "init/network.h"
 #include "init/pt.h"
@@ -94,6 +97,7 @@ enum tag {
 	TAG_TRANSPORT_OUTPUT,
 	TAG_TLS_OUTPUT,
 	TAG_RESOLVER_OUTPUT,
+	TAG_MOAT_OUTPUT,
 	TAG_BUTTON,
 };
 
@@ -124,6 +128,7 @@ struct init {
 	struct program transport;
 	uint16_t transport_port; /* 0: has not said */
 	struct program tls;
+	struct program moat;
 
 	struct names names;
 	struct program resolver;
@@ -151,6 +156,7 @@ static struct init init = {
 	.tor.output = -1,
 	.transport.output = -1,
 	.tls.output = -1,
+	.moat.output = -1,
 	.resolver.output = -1,
 	.tor_control = -1,
 };
@@ -388,6 +394,25 @@ static void relay_tor_line(void *userdata, char *line, bool cut)
 	agent_chatter(&in->agent, "tor", line);
 }
 
+/* --- the way to the bridge service --- */
+
+static void start_moat(struct init *in)
+{
+	struct error e = ERROR_NULL(e);
+
+	in->moat.pid = moat_start(&in->config, in->transport_port,
+				  &in->moat.output, &e);
+	if (in->moat.pid < 0)
+		fail(in, "%s", e.text);
+	begin(in, &in->moat, TAG_MOAT_OUTPUT);
+}
+
+static void hear_moat(void *userdata, char *line, bool cut)
+{
+	if (!strcmp(line, MOAT_LISTENS))
+		stage(userdata, "ready");
+}
+
 /* --- the transport --- */
 
 static void say_transport(struct init *in, const char *text)
@@ -407,8 +432,8 @@ static void hear_transport(void *userdata, char *line, bool cut)
 		in->helper_late_ms = 0;
 		if (!in->transport_port)
 			kill(in->transport.pid, SIGKILL);
-		else if (in->tor.pid <= 0 && !in->stopping)
-			start_tor(in);
+		else if (in->tor.pid <= 0 && in->moat.pid <= 0 && !in->stopping)
+			(in->config.moat[0] ? start_moat : start_tor)(in);
 		break;
 	case PT_KIND_ERROR:
 		snprintf(in->transport.said, sizeof(in->transport.said), ": %s",
@@ -485,7 +510,7 @@ static void start_session(struct init *in)
 {
 	in->tor_start_ms = in->admit_ms = 0;
 	/* An earlier one may still be on its way out. */
-	if (in->transport.pid > 0 || in->tls.pid > 0)
+	if (in->transport.pid > 0 || in->tls.pid > 0 || in->moat.pid > 0)
 		in->tor_start_ms = system_now_ms() + READY_POLL_MS;
 	else if (in->config.tls_proxy.port)
 		start_tls(in);
@@ -523,6 +548,14 @@ static void helper_ended(struct init *in, struct program *helper, int status,
 		kill(in->tor.pid, SIGKILL);
 	else
 		session_over(in, what, helper->said);
+}
+
+static void moat_ended(struct init *in)
+{
+	end(in, &in->moat, hear_moat);
+	/* It went because another one did. */
+	if (!in->tor_start_ms)
+		session_over(in, "The way to the bridge service", "");
 }
 
 static void tor_ended(struct init *in, int status)
@@ -675,6 +708,8 @@ static void handle_signals(struct init *in)
 			end(in, &in->tls, hear_tls);
 			helper_ended(in, &in->tls, status, "tls-exit",
 				     "The TLS client for the proxy");
+		} else if (pid == in->moat.pid) {
+			moat_ended(in);
 		} else if (pid == in->resolver.pid) {
 			lookup_over(in);
 		}
@@ -759,6 +794,9 @@ static void run_once(struct init *in, long long until_ms)
 		case TAG_TLS_OUTPUT: read_output(in, &in->tls, hear_tls); break;
 		case TAG_RESOLVER_OUTPUT:
 			read_output(in, &in->resolver, hear_resolver);
+			break;
+		case TAG_MOAT_OUTPUT:
+			read_output(in, &in->moat, hear_moat);
 			break;
 		case TAG_BUTTON:
 			if (buttons_pressed(&in->buttons))
@@ -918,6 +956,8 @@ int main(int argc, char **argv)
 
 	if (argc >= 2 && !strcmp(argv[1], RESOLVER_WORD))
 		return resolver_main(argc - 2, argv + 2);
+	if (argc >= 2 && !strcmp(argv[1], MOAT_WORD))
+		return moat_main(argc - 2, argv + 2);
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	sigemptyset(&ours);

@@ -91,49 +91,16 @@ static void connect_to_tor(struct relay *relay)
 	relay->fn(relay->userdata, true);
 }
 
-/* Return: 1 if bytes moved, 0 if none could, -1 at the stream's end */
-static int fill(struct ring *ring, int fd)
-{
-	size_t room;
-	char *space = ring_space(ring, &room);
-	ssize_t n;
-
-	if (room == 0)
-		return 0;
-	n = read(fd, space, room);
-	if (n > 0) {
-		ring_put(ring, (size_t)n);
-		return 1;
-	}
-	return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
-}
-
-static int drain(struct ring *ring, int fd)
-{
-	size_t used;
-	const char *content = ring_content(ring, &used);
-	ssize_t n;
-
-	if (used == 0)
-		return 0;
-	n = write(fd, content, used);
-	if (n > 0) {
-		ring_take(ring, (size_t)n);
-		return 1;
-	}
-	return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
-}
-
 static bool move(struct relay *relay)
 {
 	bool moved = false;
 
 	/* A read of 0 from the port is the host's hang-up: seen by poll(). */
-	moved |= fill(&relay->to_tor, relay->port) > 0;
-	moved |= drain(&relay->to_host, relay->port) > 0;
+	moved |= ring_fill(&relay->to_tor, relay->port) > 0;
+	moved |= ring_drain(&relay->to_host, relay->port) > 0;
 	if (!relay->tor_ended) {
-		int in = fill(&relay->to_host, relay->tor);
-		int out = drain(&relay->to_tor, relay->tor);
+		int in = ring_fill(&relay->to_host, relay->tor);
+		int out = ring_drain(&relay->to_tor, relay->tor);
 
 		moved |= in > 0 || out > 0;
 		relay->tor_ended = in < 0;

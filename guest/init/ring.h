@@ -1,4 +1,4 @@
-/* A bounded queue of bytes between two file descriptors. Pure: no I/O. */
+/* A bounded queue of bytes between two file descriptors. */
 #pragma once
 
 #include <stddef.h>
@@ -56,3 +56,8 @@ static inline void ring_take(struct ring *ring, size_t len)
 {
 	ring->tail += len;
 }
+
+/* From a descriptor, to a descriptor, both non-blocking. Return: 1 if bytes
+ * moved, 0 if none could, -1 at the stream's end */
+int ring_fill(struct ring *ring, int fd);
+int ring_drain(struct ring *ring, int fd);
