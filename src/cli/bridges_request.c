@@ -4,11 +4,15 @@
  * Whoever asks the bridge service in the clear tells those who watch the
  * network that this computer is about to use bridges. So the question goes
  * through Tor when it is connected (by its SOCKS port: should the protection
- * end meanwhile, there is nobody at that address), and otherwise not at all,
- * unless the user says --direct. What is always there are the built-in bridges.
+ * end meanwhile, there is nobody at that address). When TorVM is up and Tor is
+ * not connected, it goes through meek: the engine starts the VM anew with a way
+ * to the service in the place of Tor, for as long as our call of OpenMoat
+ * stands. When TorVM is down nobody is asked, unless the user says --direct.
+ * What is always there are the built-in bridges.
  *
  * Through Tor the service sees an exit's address, not the user's country: that
- * has to be named, or the defaults are asked for.
+ * has to be named, or the defaults are asked for. A front tells it the address
+ * it was asked from.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,11 +26,25 @@
 #define SERVICE "https://bridges.torproject.org/moat/circumvention"
 #define SOCKS_PORT 9050
 
-enum way { WAY_TOR, WAY_DIRECT, WAY_NONE, WAY_BLOCKED };
+enum way { WAY_TOR, WAY_MEEK, WAY_DIRECT, WAY_NONE, WAY_BLOCKED };
 
-/* How the question can go; @ret_proxy is for WAY_TOR. */
+/* Whether a controller in @state is about to end. */
+static bool is_going_down(const char *state)
+{
+	static const char *const states[] = { "Shutdown", "RestoreNetwork",
+					      "Cleanup" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
+		if (!strcmp(state, states[i]))
+			return true;
+	return false;
+}
+
+/* How the question can go; @ret_proxy is for WAY_TOR, *@ret_client for
+ * WAY_MEEK. */
 static enum way find_way(const struct cli_args *args, const char *path,
-			 char *ret_proxy, size_t size)
+			 char *ret_proxy, size_t size,
+			 struct client **ret_client)
 {
 	const char *dir = cli_runtime_dir(args);
 	_cleanup_(client_freep) struct client *client = NULL;
@@ -36,8 +54,12 @@ static enum way find_way(const struct cli_args *args, const char *path,
 
 	if (client_connect(dir, &client, NULL) == 0 &&
 	    client_get_status(client, &status, NULL) == 0) {
-		if (strcmp(status.state, "Running") != 0)
+		if (is_going_down(status.state))
 			return WAY_BLOCKED;
+		if (strcmp(status.state, "Running") != 0) {
+			*ret_client = steal_ptr(&client);
+			return WAY_MEEK;
+		}
 		/* Without a readable file the default address. */
 		if (config_load(path, &cfg, NULL) < 0)
 			cfg = config_new_default();
@@ -145,7 +167,7 @@ static const char *choose_question(const struct cli_args *args, enum way way,
 {
 	if (n > 0)
 		return words[0];
-	if (way == WAY_DIRECT || args->country)
+	if (way != WAY_TOR || args->country)
 		return "settings";
 	fputs("torvm: asking for what works in most countries; --country names "
 	      "yours\n",
@@ -202,31 +224,52 @@ int cli_bridges_request(const struct cli_args *args, const char *path,
 {
 	_cleanup_(moat_call_deinit) struct moat_call call = { 0 };
 	struct error e = ERROR_NULL(e);
-	char proxy[64], why[700];
+	_cleanup_(client_freep) struct client *client = NULL;
+	char proxy[64], through[CLIENT_MOAT_ADDRESS_SIZE], why[700];
 	enum way way;
 	int r = check_usage(args, words, n);
 
 	if (r != 0)
 		return r;
-	way = find_way(args, path, proxy, sizeof(proxy));
+	way = find_way(args, path, proxy, sizeof(proxy), &client);
 	if (way == WAY_NONE)
 		return fall_back(args, path,
-				 "Tor is not connected, and a question in the "
-				 "clear would show that this computer looks "
-				 "for bridges; nothing was asked (--direct "
-				 "asks all the same)");
+				 "TorVM is not up, and a question in the clear "
+				 "would show that this computer looks for "
+				 "bridges; nothing was asked. After \"torvm "
+				 "up\" it goes through Tor, or through meek if "
+				 "Tor does not connect; --direct asks in the "
+				 "clear");
 	if (way == WAY_BLOCKED)
 		return fall_back(args, path,
-				 "all traffic is blocked and Tor is not "
-				 "connected, so nobody can be asked");
+				 "all traffic is blocked and TorVM is not up, "
+				 "so nobody can be asked; start it with "
+				 "\"torvm up\"");
 	call.question = choose_question(args, way, words, n);
 	call.url = args->url ? args->url : SERVICE;
 	call.proxy = way == WAY_TOR ? proxy : NULL;
 	call.country = args->country;
 	call.transport = transport_from_name(args->transport);
 	fprintf(stderr, "torvm: asking the bridge service %s\n",
-		way == WAY_TOR ? "through Tor" : "directly, as you said");
+		way == WAY_TOR    ? "through Tor"
+		: way == WAY_MEEK ? "through meek, as Tor is not connected. "
+				    "The VM is started anew for it, twice: "
+				    "this takes a minute or two"
+				  : "directly, as you said");
+	if (way == WAY_MEEK) {
+		r = client_open_moat(client, through, &e);
+		if (r < 0) {
+			snprintf(why, sizeof(why),
+				 "the bridge service cannot be asked: %s",
+				 e.text);
+			return fall_back(args, path, why);
+		}
+		call.through = through;
+	}
 	r = moat_call(&call, &e);
+	/* The VM need not wait for what is left to be done here. */
+	client_freep(&client);
+	client = NULL;
 	if (r == -EHOSTUNREACH || r == -ETIMEDOUT) {
 		snprintf(why, sizeof(why), "%s", e.text);
 		return fall_back(args, path, why);

@@ -1004,10 +1004,28 @@ class Request(BridgesBase):
         self.assertIn("built-in", done.stderr)
         self.assertIn("snowflake ", done.stdout)
         self.assertEqual(self.server.asked, [])
-        self.controller(GetStatus=[{"status": status("WaitBootstrap")}])
+        self.controller(GetStatus=[{"status": status("Shutdown")}])
         self.assertIn("traffic is blocked", self.request("--direct").stderr)
         self.assertEqual(self.server.asked, [])
         self.request("--transport", "webtunnel", code=1)
+
+    def test_through_meek_while_tor_is_not_connected(self):
+        # The service's own address is never connected to.
+        address = "127.0.0.1:%d" % self.server.server_port
+        self.controller(GetStatus=[{"status": status("WaitBootstrap")}],
+                        OpenMoat=[{}, {"address": address}])
+        done = self.request("--url", "http://127.0.0.1:1/moat/circumvention")
+        self.assertIn("through meek", done.stderr)
+        self.assertEqual(done.stdout, self.OBFS4 + "\n")
+        self.assertEqual(self.server.asked[0][0], "/moat/circumvention/settings")
+
+    def test_without_a_way_the_built_in_bridges_are_left(self):
+        self.controller(GetStatus=[{"status": status("Blocked")}],
+                        OpenMoat="MoatNotPossible")
+        done = self.request()
+        self.assertIn("cannot be asked", done.stderr)
+        self.assertIn("snowflake ", done.stdout)
+        self.assertEqual(self.server.asked, [])
 
     def test_directly_if_the_user_says_so(self):
         done = self.request("--direct", "--country", "cn", "--transport", "obfs4")

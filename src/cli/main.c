@@ -115,9 +115,11 @@ const struct cli_command cli_commands[] = {
 	  "The file is replaced in one step; a running controller goes on as it is\n"
 	  "until the next start. test asks the running Tor which of the bridges it\n"
 	  "reaches; nothing else is sent. request asks the Tor Project's bridge\n"
-	  "service through Tor for bridges that work in a country, and prints them\n"
-	  "(WHAT: settings, defaults, builtin, map, countries); if Tor is not\n"
-	  "connected nobody is asked, and the built-in ones are printed.\n",
+	  "service for bridges that work in a country, and prints them (WHAT:\n"
+	  "settings, defaults, builtin, map, countries): through Tor; through meek\n"
+	  "if TorVM is up and Tor not connected, for which the virtual machine is\n"
+	  "started anew; not at all if TorVM is down. If there is no answer, the\n"
+	  "built-in ones are printed.\n",
 	  "  0  done; test: at least one was reached\n"
 	  "  1  it failed; the message says at what; test: none was reached\n"
 	  "  2  wrong usage\n"

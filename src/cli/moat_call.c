@@ -176,6 +176,8 @@ static void send_request(int fd, const struct moat_call *call)
 	fprintf(out, "question %s\nurl %s\n", call->question, call->url);
 	if (call->proxy)
 		fprintf(out, "proxy %s\n", call->proxy);
+	if (call->through)
+		fprintf(out, "through %s\n", call->through);
 	if (call->country)
 		fprintf(out, "country %s\n", call->country);
 	if (call->transport)

@@ -10,6 +10,7 @@ struct moat_call {
 	const char *question;
 	const char *url;
 	const char *proxy;
+	const char *through;
 	const char *country;
 	const char *transport;
 

@@ -233,6 +233,34 @@ static void a_deadline_ends_the_waiting(void **state)
 	finish(s, c);
 }
 
+static void a_way_to_the_bridge_service_is_awaited(void **state)
+{
+	const char *const opens[] = {
+		"{\"parameters\":{},\"continues\":true}",
+		"{\"parameters\":{\"address\":\"10.10.10.1:9097\"},"
+		"\"continues\":true}",
+		NULL,
+	};
+	const char *const not[] = {
+		"{\"parameters\":{},\"continues\":true}",
+		"{\"error\":\"org.torvm.Controller.MoatNotPossible\","
+		"\"parameters\":{\"reason\":\"no image\"}}",
+		NULL,
+	};
+	char address[CLIENT_MOAT_ADDRESS_SIZE];
+	struct error e = ERROR_NULL(e);
+	struct server *s = *state;
+	struct client *c = start(s, opens);
+
+	assert_int_equal(client_open_moat(c, address, &e), 0);
+	assert_string_equal(address, "10.10.10.1:9097");
+	finish(s, c);
+	c = start(s, not);
+	assert_int_equal(client_open_moat(c, address, &e), -EHOSTUNREACH);
+	assert_string_equal(e.text, "no image");
+	finish(s, c);
+}
+
 static void errors_become_codes_and_sentences(void **state)
 {
 	static const struct {
@@ -406,6 +434,7 @@ int main(void)
 		T(a_watch_ends_with_the_controller),
 		T(a_stop_tells_whether_it_was_finished),
 		T(a_deadline_ends_the_waiting),
+		T(a_way_to_the_bridge_service_is_awaited),
 		T(errors_become_codes_and_sentences),
 		cmocka_unit_test(a_malformed_status_is_refused),
 		cmocka_unit_test(a_status_survives_the_round_trip),

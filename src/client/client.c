@@ -199,6 +199,12 @@ static int reply_error(const struct varlink_message *m, struct error *e)
 		return error_set(e, -EAGAIN,
 				 "Tor does not answer in the virtual machine "
 				 "yet; \"torvm status\" shows how far it is");
+	if (!strcmp(m->error, INTERFACE "MoatNotPossible")) {
+		const char *why = json_string_value(
+			json_object_get(m->parameters, "reason"));
+
+		return error_set(e, -EHOSTUNREACH, "%s", why ? why : "");
+	}
 	return error_set(e, -EBADMSG,
 			 "the controller answered with the error %.120s; is it "
 			 "of the same version as this program (" TORVM_VERSION
@@ -393,6 +399,33 @@ int client_new_identity(struct client *c, int64_t *ret_wait, struct error *e)
 		return bad_reply(e);
 	*ret_wait = json_integer_value(wait);
 	return 0;
+}
+
+/* Return: 1 once there is an address. */
+static int on_moat(void *userdata, const json_t *parameters, struct error *e)
+{
+	const char *address =
+		json_string_value(json_object_get(parameters, "address"));
+
+	if (!address)
+		return 0;
+	/* It is handed on in a line. */
+	if (strspn(address, "0123456789.:") != strlen(address))
+		return bad_reply(e);
+	return str_copy(userdata, CLIENT_MOAT_ADDRESS_SIZE, address) < 0
+		       ? bad_reply(e)
+		       : 1;
+}
+
+int client_open_moat(struct client *c, char *ret_address, struct error *e)
+{
+	int r;
+
+	client_set_deadline(c, CLIENT_MOAT_TIMEOUT_MS);
+	r = call(c, INTERFACE "OpenMoat", NULL, true, on_moat, ret_address, e);
+	if (r == 0)
+		return bad_reply(e);
+	return r < 0 ? r : 0;
 }
 
 struct log_call {

@@ -150,6 +150,19 @@ int client_get_entries(struct client *c, json_t **ret, struct error *e);
  * so. -EAGAIN: as above. */
 int client_new_identity(struct client *c, int64_t *ret_wait, struct error *e);
 
+/**
+ * client_open_moat() - Have a way to the bridge service opened, while Tor is
+ *			not connected
+ * @ret_address:	HOST:PORT; at least CLIENT_MOAT_ADDRESS_SIZE bytes
+ *
+ * It stays open until client_free(); no further call can be made on @c. Blocks
+ * for up to CLIENT_MOAT_TIMEOUT_MS: the VM is started anew.
+ * Return: as above; -EHOSTUNREACH: there is none, with the reason
+ */
+#define CLIENT_MOAT_ADDRESS_SIZE 32
+#define CLIENT_MOAT_TIMEOUT_MS 300000
+int client_open_moat(struct client *c, char *ret_address, struct error *e);
+
 /* Type Status as the interface has it. Return: 0, or -EBADMSG. */
 int client_status_from_json(const json_t *json, struct client_status *ret,
 			    struct error *e);

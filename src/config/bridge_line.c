@@ -285,6 +285,21 @@ static int transport_of(const char *line, size_t *ret_skip)
 	return -EINVAL;
 }
 
+int config_check_moat(const char *args, struct config_problem *p)
+{
+	struct config_bridge b = CONFIG_BRIDGE_NULL(b);
+	char line[sizeof(CONFIG_MOAT_LINE) + CONFIG_BRIDGE_LINE_MAX];
+	int r;
+
+	snprintf(line, sizeof(line), CONFIG_MOAT_LINE "%s", args);
+	r = config_bridge_parse(line, &b, p);
+	if (r == 0 && b.fingerprint)
+		r = config_problem_set(p, "arguments only",
+				       "it has a fingerprint");
+	config_bridge_deinit(&b);
+	return r;
+}
+
 enum config_transport config_bridge_line_transport(const char *line)
 {
 	size_t skip;

@@ -35,6 +35,12 @@ void config_bridge_deinit(struct config_bridge *bridge);
 /* Whether @line is a bridge line of a transport that TorVM carries. */
 int config_check_bridge_line(const char *line, struct config_problem *p);
 
+/* Whether @args are what a line of meek has behind its address. */
+int config_check_moat(const char *args, struct config_problem *p);
+
+/* What goes before them to make a line of it; the address is a place-holder. */
+#define CONFIG_MOAT_LINE "meek_lite 192.0.2.20:80 "
+
 /* The transport of a line that was found good. */
 enum config_transport config_bridge_line_transport(const char *line);
 

@@ -4,6 +4,8 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "config/bridge_line.h"
+
 static json_t *load(void)
 {
 	return json_loadb(config_builtin_json, config_builtin_json_len, 0,
@@ -36,6 +38,21 @@ int config_builtin_bridges(enum config_transport transport,
 			return r;
 	}
 	return 0;
+}
+
+int config_moat_bridge(const char *args, struct config_bridge_list *list,
+		       struct error *e)
+{
+	_cleanup_(json_decrefp) json_t *root = load();
+	char line[sizeof(CONFIG_MOAT_LINE) + CONFIG_BRIDGE_LINE_MAX];
+
+	if (!args[0])
+		args = json_string_value(json_object_get(
+			json_object_get(root, "moat"), "arguments"));
+	if (!args)
+		return error_set(e, -ENOMEM, "out of memory");
+	snprintf(line, sizeof(line), CONFIG_MOAT_LINE "%s", args);
+	return config_bridge_list_add(list, line, "bridge.moat", e);
 }
 
 const char *config_builtin_date(void)

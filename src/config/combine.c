@@ -286,11 +286,6 @@ static int check_tor(const struct config *cfg, const struct config_context *ctx)
 	return check_testing(cfg, ctx);
 }
 
-/* The kernel unpacks Tor's and the transports' archives (38 MB) into half of
- * it; with 128 it ran out of space, with 160 a third was left. The TLS client
- * for a proxy is in the second one, too. */
-#define TRANSPORT_MEMORY_MB 160
-
 static int check_memory(const struct config *cfg,
 			const struct config_context *ctx)
 {
@@ -298,7 +293,7 @@ static int check_memory(const struct config *cfg,
 			  cfg->bridge.transport != CONFIG_TRANSPORT_NONE) ||
 			 cfg->bridge.automatic;
 
-	if (cfg->vm.memory_mb >= TRANSPORT_MEMORY_MB ||
+	if (cfg->vm.memory_mb >= CONFIG_TRANSPORT_MEMORY_MB ||
 	    (!transport && cfg->proxy.type != CONFIG_PROXY_HTTPS))
 		return 0;
 	return config_refuse(

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "config/bridge_line.h"
+#include "config/builtin.h"
 #include "config/config.h"
 #include "config/countries.h"
 #include "config/fields.h"
@@ -497,6 +498,29 @@ static void bridge_lines_are_checked(void **state)
 		"did you mean \"obfs4\"?");
 	assert_string_equal(config_transport_method(CONFIG_TRANSPORT_MEEK_LITE),
 			    "meek_lite");
+}
+
+static void the_way_to_the_bridge_service_is_meeks(void **state)
+{
+	struct config_bridge_list list = CONFIG_BRIDGE_LIST_NULL(list);
+	struct error e = ERROR_NULL(e);
+
+	refuses("{'bridge': {'moat': 'front=a.example'}}",
+		"key bridge.moat: |url=");
+	refuses("{'bridge': {'moat': 'url=https://a/ front='}}",
+		"key bridge.moat: |front=");
+	refuses("{'bridge': {'moat': "
+		"'0123456789ABCDEF0123456789ABCDEF01234567 url=https://a/'}}",
+		"key bridge.moat: |fingerprint");
+	accepts("{'bridge': {'moat': 'url=https://a/ front=b.example'}}");
+	/* The built-in one, and another. */
+	assert_int_equal(config_moat_bridge("", &list, &e), 0);
+	assert_int_equal(config_moat_bridge("url=https://a/", &list, &e), 0);
+	assert_int_equal(list.n_lines, 2);
+	assert_non_null(strstr(list.lines[0], " targets=https://"));
+	assert_string_equal(list.lines[1],
+			    "meek_lite 192.0.2.20:80 url=https://a/");
+	config_bridge_list_deinit(&list);
 }
 
 /* Tor 0.4.9: 510 bytes, with a backslash before each ; and \\. */
@@ -1005,6 +1029,7 @@ int main(void)
 		cmocka_unit_test(addresses_are_a_private_pair),
 		cmocka_unit_test(paths_are_absolute),
 		cmocka_unit_test(bridge_lines_are_checked),
+		cmocka_unit_test(the_way_to_the_bridge_service_is_meeks),
 		cmocka_unit_test(arguments_may_be_as_long_as_tor_takes_them),
 		cmocka_unit_test(secrets_of_bridge_lines_are_masked),
 		cmocka_unit_test(lines_of_other_transports_are_kept),

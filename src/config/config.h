@@ -15,6 +15,11 @@
 /* Largest configuration file read, in bytes. */
 #define CONFIG_FILE_MAX ((size_t)256 * 1024)
 
+/* Least vm.memory_mb with a pluggable transport: the kernel unpacks Tor's and
+ * the transports' archives (38 MB) into half of it; with 128 it ran out of
+ * space, with 160 a third was left. */
+#define CONFIG_TRANSPORT_MEMORY_MB 160
+
 enum config_accel {
 	CONFIG_ACCEL_AUTO,
 	CONFIG_ACCEL_KVM,
@@ -72,6 +77,7 @@ struct config {
 		size_t n_bridges;
 		char **addresses; /* "NAME=ADDRESS": not looked up */
 		size_t n_addresses;
+		char *moat;    /* arguments of a meek bridge line, or "" */
 		char *ca_file; /* or "" */
 	} bridge;
 	struct {

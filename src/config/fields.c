@@ -337,6 +337,19 @@ const struct config_field config_fields[] = {
 		       "resolvers.",
 	},
 	{
+		AT(bridge, moat),
+		.type = CONFIG_TYPE_STRING,
+		.max = CONFIG_BRIDGE_LINE_MAX,
+		.ascii = true,
+		.check = config_check_moat,
+		.def = "",
+		.allowed = "the arguments of a meek bridge line, such as "
+			   "\"url=https://HOST/ front=HOST\"",
+		.doc = "How \"torvm bridges request\" reaches the bridge service "
+		       "while Tor is not connected: by meek, with these "
+		       "arguments. Empty: with those of Tor Browser.",
+	},
+	{
 		AT(bridge, ca_file),
 		.type = CONFIG_TYPE_STRING,
 		.max = PATH_MAX_BYTES,

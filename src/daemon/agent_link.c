@@ -100,7 +100,8 @@ static void on_stage(struct agent_link *a, enum agent_stage stage)
 	log_debug("guest: stage %s", agent_stage_name(stage));
 	if (stage == AGENT_STAGE_READY) {
 		vm_supervisor_guest_ready(&e->vm);
-		tor_link_open(&e->tor);
+		if (!moat_ready(&e->moat))
+			tor_link_open(&e->tor);
 	}
 	/* An adopted guest repeats its last stage only. */
 	if (stage >= AGENT_STAGE_STATE_DISK ||

@@ -14,6 +14,8 @@
  *	CALL_MAX bytes of one call, BACKLOG_MAX bytes of calls that wait;
  *	one reply of at most REPLY_MAX bytes.
  *
+ * OpenMoat makes its connection a stream, too, and what it opened ends with it.
+ *
  * What has to be asked of Tor is answered when Tor has; the client's next call
  * waits until then. All who wait for the same get the same answer.
  *
@@ -50,6 +52,7 @@ enum stream_kind {
 	STREAM_KIND_STATUS,
 	STREAM_KIND_STOP,
 	STREAM_KIND_LOG,
+	STREAM_KIND_MOAT,
 };
 
 #define NO_QUESTION (-1)
@@ -74,6 +77,8 @@ struct client {
 	int question; /* an answer of Tor is awaited; or NO_QUESTION */
 	bool status_due;
 	uint64_t log_next;
+	char moat[32];      /* an address to be told */
+	char moat_why[400]; /* ... or why there is none any more */
 	char in[4096];
 };
 
@@ -88,16 +93,19 @@ static void on_closed(uv_handle_t *handle)
 
 static void client_close(struct client *c)
 {
+	struct control_server *s = c->server;
 	struct client **at;
 
-	if (!c->server)
+	if (!s)
 		return;
-	for (at = &c->server->first; *at != c; at = &(*at)->next)
+	for (at = &s->first; *at != c; at = &(*at)->next)
 		;
 	*at = c->next;
-	c->server->n_clients--;
+	s->n_clients--;
 	c->server = NULL;
 	uv_close((uv_handle_t *)&c->pipe, on_closed);
+	if (c->stream == STREAM_KIND_MOAT && !c->moat_why[0] && !s->finishing)
+		moat_end(&s->engine->moat);
 }
 
 /* -------------------------------------------------------------- replies */
@@ -158,6 +166,16 @@ static void reply_log(struct client *c, bool continues)
 	reply(c, json_pack("{s:o}", "lines", lines), continues);
 }
 
+static void reply_no_moat(struct client *c, const char *why)
+{
+	json_t *parameters = json_pack("{s:s}", "reason", why);
+
+	if (!c->oneway)
+		varlink_write_error(&c->out, CONTROLLER ".MoatNotPossible",
+				    parameters);
+	json_decref(parameters);
+}
+
 /* Sends what a stream owes, if the previous part has left. */
 static void stream_flush(struct client *c)
 {
@@ -177,6 +195,17 @@ static void stream_flush(struct client *c)
 		if (c->log_next == c->server->engine->log.next && !c->last)
 			return;
 		reply_log(c, !c->last);
+		break;
+	case STREAM_KIND_MOAT:
+		if (c->moat_why[0] || c->server->finishing) {
+			c->last = true;
+			reply_no_moat(c, c->moat_why);
+		} else if (c->moat[0]) {
+			reply(c, json_pack("{s:s}", "address", c->moat), true);
+			c->moat[0] = '\0';
+		} else {
+			return;
+		}
 		break;
 	}
 	client_flush(c);
@@ -211,6 +240,20 @@ static void call_tor(struct client *c, enum tor_question question)
 		c->question = (int)question;
 }
 
+static void call_open_moat(struct client *c, const struct varlink_message *m)
+{
+	struct error e = ERROR_NULL(e);
+
+	if (!m->more) {
+		reply_error(c, VARLINK_ERROR_EXPECTED_MORE);
+	} else if (moat_begin(&c->server->engine->moat, &e) < 0) {
+		reply_no_moat(c, e.text);
+	} else {
+		reply(c, NULL, true);
+		c->stream = STREAM_KIND_MOAT;
+	}
+}
+
 static void call_controller(struct client *c, const struct varlink_message *m)
 {
 	struct engine *e = c->server->engine;
@@ -241,6 +284,8 @@ static void call_controller(struct client *c, const struct varlink_message *m)
 		reply_status(c, m->more);
 		client_flush(c);
 		engine_stop(e);
+	} else if (!strcmp(m->method, "OpenMoat")) {
+		call_open_moat(c, m);
 	} else if (!strcmp(m->method, "Confirm")) {
 		if (engine_confirm(e) < 0)
 			reply_error(c, CONTROLLER ".NothingToConfirm");
@@ -511,6 +556,22 @@ void control_server_status_changed(struct control_server *s)
 		next = c->next;
 		c->status_due = true;
 		stream_flush(c);
+	}
+}
+
+void control_server_moat(struct control_server *s, const char *address,
+			 const char *why)
+{
+	for (struct client *c = s->first; c; c = c->next) {
+		/* One that was told why is about to go. */
+		if (c->stream != STREAM_KIND_MOAT || c->moat_why[0])
+			continue;
+		if (address)
+			str_copy(c->moat, sizeof(c->moat), address);
+		else
+			str_copy(c->moat_why, sizeof(c->moat_why), why);
+		stream_flush(c);
+		return;
 	}
 }
 

@@ -36,6 +36,11 @@ void control_server_close(struct control_server *s);
 void control_server_status_changed(struct control_server *s);
 void control_server_log_grew(struct control_server *s);
 
+/* The way to the bridge service, to the client that waits for it: open at
+ * @address, or (@address NULL) closed or not to be had, and why. */
+void control_server_moat(struct control_server *s, const char *address,
+			 const char *why);
+
 /* Tor's answer to those who wait for it; @parameters, taken over, is NULL when
  * there will be none. */
 void control_server_answer(struct control_server *s, enum tor_question question,

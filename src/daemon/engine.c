@@ -406,6 +406,7 @@ static void enter(struct engine *e, enum lifecycle_state next,
 	e->epoch++;
 	clock_gettime(CLOCK_REALTIME, &e->since);
 	auditor_update(&e->auditor);
+	moat_entered(&e->moat);
 	e->stage_ms[next] = engine_age_ms(e);
 	if (next != LIFECYCLE_STATE_BLOCKED)
 		uv_timer_stop(&e->retry_timer);
@@ -479,6 +480,14 @@ void engine_feed(struct engine *e, enum lifecycle_event event)
 		step(e, event);
 	}
 	e->draining = false;
+}
+
+void engine_restart_vm(struct engine *e)
+{
+	if (e->vm.phase != VM_PHASE_NONE)
+		engine_feed(e, LIFECYCLE_EVENT_VM_FAILED);
+	e->retry_delay_s = 0;
+	engine_feed(e, LIFECYCLE_EVENT_RETRY);
 }
 
 void engine_stop(struct engine *e)
@@ -576,8 +585,13 @@ static void on_first_status(struct engine *e,
 			   "up.");
 		e->tap_present = up & BROKER_UP_TAP;
 		take_refused(e, reply);
-		if (up & BROKER_UP_VM)
+		if (e->entry.moat_left) {
+			/* Nobody waits for it any more. */
+			vm_supervisor_kill(&e->vm);
+			entry_leave_moat(&e->entry);
+		} else if (up & BROKER_UP_VM) {
 			vm_supervisor_found(&e->vm, reply->u.status.vm_pid);
+		}
 		engine_feed(e, LIFECYCLE_EVENT_ADOPT);
 	}
 	if (e->stop_waits)
@@ -606,6 +620,7 @@ static int init(struct engine *e)
 	uv_timer_start(&e->ping_timer, on_ping, BROKER_PING_MS, BROKER_PING_MS);
 	auditor_init(&e->auditor, e);
 	entry_init(&e->entry, e);
+	moat_init(&e->moat, e);
 	names_init(&e->names, e);
 	ret = vm_supervisor_init(&e->vm, e);
 	if (ret == 0)
@@ -630,6 +645,7 @@ static void deinit(struct engine *e)
 	uv_close((uv_handle_t *)&e->ping_timer, NULL);
 	clock_watch_deinit(&e->clock);
 	auditor_deinit(&e->auditor);
+	moat_deinit(&e->moat);
 	entry_deinit(&e->entry);
 	e->log.control = NULL;
 	broker_link_close(&e->broker);

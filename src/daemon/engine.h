@@ -18,6 +18,7 @@
 #include "daemon/control_server.h"
 #include "daemon/entry.h"
 #include "daemon/log_buffer.h"
+#include "daemon/moat.h"
 #include "daemon/names.h"
 #include "daemon/progress.h"
 #include "daemon/rate_limit.h"
@@ -93,6 +94,7 @@ struct engine {
 	struct control_server control;
 	struct auditor auditor;
 	struct entry entry;
+	struct moat moat;
 	struct log_buffer log;
 	struct rate_limit guest_lines;
 	struct progress progress;
@@ -133,6 +135,10 @@ void engine_changed(struct engine *e);
 
 /* The user wants the network back; idempotent. */
 void engine_stop(struct engine *e);
+
+/* Ends the VM and starts another at once, which is no failure; not before the
+ * first one was started. */
+void engine_restart_vm(struct engine *e);
 
 /* Return: 0, or -ENOENT when there is nothing to confirm. */
 int engine_confirm(struct engine *e);

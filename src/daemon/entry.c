@@ -14,6 +14,10 @@
  *
  * The choice is written into VM_DIR, where the next engine finds it that takes
  * over the running VM.
+ *
+ * While the bridge service is asked (moat.c), the bridge in use is one with
+ * that service at its end. A VM that was started so is of no use to the next
+ * engine, whose client is gone: it starts another.
  */
 #include "daemon/entry.h"
 
@@ -27,9 +31,14 @@
 #include "daemon/fds.h"
 
 #define ENTRY_FILE "entry"
+#define MOAT "moat"
 
-const char *entry_name(const struct config *cfg)
+const char *entry_name(const struct entry *entry)
 {
+	const struct config *cfg = entry->engine->cfg;
+
+	if (entry->moat)
+		return MOAT;
 	if (!cfg->bridge.use_bridges)
 		return "direct";
 	return cfg->bridge.transport == CONFIG_TRANSPORT_NONE
@@ -56,17 +65,12 @@ static void restore(struct entry *entry)
 	entry->replaced = false;
 }
 
-static int replace(struct entry *entry, enum config_transport transport)
+/* Takes the lines over. */
+static void use(struct entry *entry, enum config_transport transport,
+		struct config_bridge_list *lines)
 {
-	struct config_bridge_list lines = CONFIG_BRIDGE_LIST_NULL(lines);
 	struct config *cfg = entry->engine->cfg;
-	struct error e = ERROR_NULL(e);
 
-	if (config_builtin_bridges(transport, &lines, &e) < 0) {
-		log_debug("entry: %s", e.text);
-		config_bridge_list_deinit(&lines);
-		return -ENOENT;
-	}
 	restore(entry);
 	entry->use_bridges = cfg->bridge.use_bridges;
 	entry->transport = cfg->bridge.transport;
@@ -75,14 +79,27 @@ static int replace(struct entry *entry, enum config_transport transport)
 	entry->replaced = true;
 	cfg->bridge.use_bridges = true;
 	cfg->bridge.transport = transport;
-	cfg->bridge.bridges = lines.lines;
-	cfg->bridge.n_bridges = lines.n_lines;
+	cfg->bridge.bridges = lines->lines;
+	cfg->bridge.n_bridges = lines->n_lines;
+}
+
+static int replace(struct entry *entry, enum config_transport transport)
+{
+	struct config_bridge_list lines = CONFIG_BRIDGE_LIST_NULL(lines);
+	struct error e = ERROR_NULL(e);
+
+	if (config_builtin_bridges(transport, &lines, &e) < 0) {
+		log_debug("entry: %s", e.text);
+		config_bridge_list_deinit(&lines);
+		return -ENOENT;
+	}
+	use(entry, transport, &lines);
 	return 0;
 }
 
 static void save(const struct entry *entry)
 {
-	const char *name = entry_name(entry->engine->cfg);
+	const char *name = entry_name(entry);
 	_cleanup_close_ int fd = -1;
 
 	unlinkat(ENGINE_FD_VM_DIR, ENTRY_FILE, 0);
@@ -103,18 +120,21 @@ static void resume(struct entry *entry)
 
 	if (fd < 0 || read(fd, name, sizeof(name) - 1) <= 0)
 		return;
-	for (int t = CONFIG_TRANSPORT_OBFS4; t < CONFIG_TRANSPORT_COUNT; t++)
+	entry->moat_left = !strcmp(name, MOAT);
+	for (int t = CONFIG_TRANSPORT_OBFS4;
+	     entry->engine->cfg->bridge.automatic && t < CONFIG_TRANSPORT_COUNT;
+	     t++)
 		if (!strcmp(config_transport_name(t), name))
 			replace(entry, (enum config_transport)t);
 }
 
 void entry_init(struct entry *entry, struct engine *e)
 {
-	*entry = (struct entry){ .engine = e };
-	if (e->opt.resume && e->cfg->bridge.automatic)
+	*entry = (struct entry){ .engine = e, .before_moat = -1 };
+	if (e->opt.resume)
 		resume(entry);
-	else
-		unlinkat(ENGINE_FD_VM_DIR, ENTRY_FILE, 0);
+	if (!entry->moat_left)
+		save(entry);
 }
 
 void entry_deinit(struct entry *entry)
@@ -122,9 +142,52 @@ void entry_deinit(struct entry *entry)
 	restore(entry);
 }
 
+int entry_enter_moat(struct entry *entry, struct error *e)
+{
+	struct config_bridge_list lines = CONFIG_BRIDGE_LIST_NULL(lines);
+	struct engine *engine = entry->engine;
+	int r;
+
+	if (engine->cfg->vm.memory_mb < CONFIG_TRANSPORT_MEMORY_MB)
+		return error_set(e, -ENOMEM,
+				 "a transport needs vm.memory_mb to be %d",
+				 CONFIG_TRANSPORT_MEMORY_MB);
+	r = config_moat_bridge(engine->cfg->bridge.moat, &lines, e);
+	if (r < 0) {
+		config_bridge_list_deinit(&lines);
+		return r;
+	}
+	entry->before_moat =
+		entry->replaced ? (int)engine->cfg->bridge.transport : -1;
+	use(entry, CONFIG_TRANSPORT_MEEK_LITE, &lines);
+	entry->moat = true;
+	r = vm_supervisor_prepare(&engine->vm, e);
+	if (r < 0)
+		entry_leave_moat(entry);
+	else
+		save(entry);
+	return r;
+}
+
+void entry_leave_moat(struct entry *entry)
+{
+	struct error e = ERROR_NULL(e);
+
+	if (!entry->moat && !entry->moat_left)
+		return;
+	entry->moat = entry->moat_left = false;
+	restore(entry);
+	if (entry->before_moat >= 0)
+		replace(entry, (enum config_transport)entry->before_moat);
+	save(entry);
+	/* The names to look up and whom to let out are others again. */
+	if (vm_supervisor_prepare(&entry->engine->vm, &e) < 0)
+		log_warning("%s", e.text);
+}
+
 void entry_worked(struct entry *entry)
 {
-	const char *name = entry_name(entry->engine->cfg);
+	const char *name = entry_name(entry);
 
 	if (entry->replaced)
 		log_notice("Tor was entered by the built-in %s bridges. To "
@@ -139,8 +202,7 @@ static void note_failure(struct entry *entry, enum tor_obstacle obstacle)
 		memmove(entry->tried, entry->tried + 1,
 			--entry->n_tried * sizeof(entry->tried[0]));
 	snprintf(entry->tried[entry->n_tried++], sizeof(entry->tried[0]),
-		 "%s: %s", entry_name(entry->engine->cfg),
-		 tor_obstacle_name(obstacle));
+		 "%s: %s", entry_name(entry), tor_obstacle_name(obstacle));
 }
 
 /* Whether a start with the configuration in use can be made at all. */
@@ -156,7 +218,7 @@ static bool is_possible(const struct entry *entry)
 		return false;
 	if (vm_supervisor_prepare(&e->vm, &why) == 0)
 		return true;
-	log_info("%s is left out: %s", entry_name(e->cfg), why.text);
+	log_info("%s is left out: %s", entry_name(entry), why.text);
 	return false;
 }
 
@@ -211,16 +273,16 @@ static bool may_help(enum tor_obstacle obstacle)
 bool entry_change(struct entry *entry, enum tor_obstacle obstacle)
 {
 	struct engine *e = entry->engine;
-	const char *was = entry_name(e->cfg);
+	const char *was = entry_name(entry);
 
-	if (!e->cfg->bridge.automatic || !may_help(obstacle))
+	if (!e->cfg->bridge.automatic || entry->moat || !may_help(obstacle))
 		return false;
 	note_failure(entry, obstacle);
 	advance(entry);
 	save(entry);
 	log_notice("Tor is not entered by the way \"%s\" (%s); \"%s\" is tried "
 		   "next, with a new start of the VM. Traffic stays blocked.",
-		   was, tor_obstacle_name(obstacle), entry_name(e->cfg));
+		   was, tor_obstacle_name(obstacle), entry_name(entry));
 	return true;
 }
 

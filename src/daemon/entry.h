@@ -20,6 +20,10 @@ struct entry {
 	enum config_transport transport;
 	char **bridges;
 	size_t n_bridges;
+	/* Tor is not entered at all: the bridge service is asked (moat.h). */
+	bool moat;
+	int before_moat; /* the transport of automatic mode, or -1 */
+	bool moat_left;  /* a VM of an earlier engine is like that */
 	/* What was tried and at what it failed, "direct: timeout"; the latest
 	 * ones. */
 	char tried[ENTRY_TRIED_MAX][48];
@@ -31,6 +35,17 @@ struct entry {
 void entry_init(struct entry *entry, struct engine *e);
 /* The configuration is as it was read. */
 void entry_deinit(struct entry *entry);
+
+/**
+ * entry_enter_moat() - The VM's next start leads to the bridge service, not
+ *			into Tor
+ *
+ * Return: 0, or a negative errno with a sentence: it cannot, and nothing has
+ * changed.
+ */
+int entry_enter_moat(struct entry *entry, struct error *e);
+/* Back to what was before, or the VM that was left so is no more. */
+void entry_leave_moat(struct entry *entry);
 
 /* Tor is connected. */
 void entry_worked(struct entry *entry);
@@ -47,5 +62,5 @@ bool entry_change(struct entry *entry, enum tor_obstacle obstacle);
  */
 void entry_failed(struct entry *entry, enum tor_obstacle obstacle);
 
-/* "direct", "plain", "obfs4", "meek", "snowflake", "webtunnel" */
-const char *entry_name(const struct config *cfg);
+/* "direct", "plain", "obfs4", "meek", "snowflake", "webtunnel"; "moat" */
+const char *entry_name(const struct entry *entry);

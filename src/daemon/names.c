@@ -199,6 +199,17 @@ bool names_fail(const struct names *names)
 	return false;
 }
 
+bool names_any(const struct names *names)
+{
+	for (size_t i = 0; i < names->plan.n; i++)
+		if (names->plan.targets[i].known)
+			return true;
+	for (size_t i = 0; i < names->n; i++)
+		if (names->v[i].n > 0)
+			return true;
+	return false;
+}
+
 static void list_resolvers(const struct names *names, char *ret, size_t size)
 {
 	size_t used = 0;
@@ -290,6 +301,8 @@ static void on_looked_up(struct names *names, bool ok)
 		return;
 	if (!ok) {
 		report_failures(names);
+		if (moat_names_failed(&names->engine->moat))
+			return;
 		if (resolvers_changed(names)) {
 			log_notice("This computer has other resolvers now; the "
 				   "VM asks them.");

@@ -62,6 +62,9 @@ void names_adopt(struct names *names);
 /* Whether a name that is needed has no address, as its last look-up failed. */
 bool names_fail(const struct names *names);
 
+/* Whether anybody's address is known, given, pinned or found. */
+bool names_any(const struct names *names);
+
 /* The guest's agent listens. */
 void names_hello(struct names *names);
 

@@ -72,7 +72,9 @@ static void set_obstacle(json_t *status, const struct engine *e)
 	enum tor_obstacle obstacle;
 	char next[200];
 
-	if (tor_link_obstacle(&e->tor, &obstacle, next, sizeof(next)))
+	/* While Tor does not run there is nothing that keeps it. */
+	if (!e->entry.moat &&
+	    tor_link_obstacle(&e->tor, &obstacle, next, sizeof(next)))
 		json_object_set_new(
 			status, "obstacle",
 			json_pack("{s:s, s:s, s:s}", "kind",
@@ -145,7 +147,8 @@ json_t *status_object(const struct engine *e)
 		json_object_set_new(
 			status, "accel",
 			json_string(vm_accel_name(e->vm.accel.current)));
-	json_object_set_new(status, "entry", json_string(entry_name(e->cfg)));
+	json_object_set_new(status, "entry",
+			    json_string(entry_name(&e->entry)));
 	json_object_set_new(status, "tried", tried(&e->entry));
 	if (e->tor.bandwidth.read || e->tor.bandwidth.written)
 		json_object_set_new(status, "traffic",

@@ -730,6 +730,128 @@ class TorvmdTest(unittest.TestCase):
         with open(f"{e.dir}/vm/entry", encoding="ascii") as f:
             self.assertEqual(f.read(), "obfs4")
 
+    def guest_of_vm(self, e):
+        """opt/torvm/config of the VM that is being started."""
+        for fd in e.vm_fds:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                continue
+            text = os.pread(fd, 1 << 16, 0)
+            if text.startswith(b"version="):
+                return text.decode()
+        self.fail("no configuration")
+
+    MOAT = "org.torvm.Controller.OpenMoat"
+    NO_MOAT = "org.torvm.Controller.MoatNotPossible"
+
+    def opens_moat(self, e):
+        """OpenMoat, up to the address; returns the client."""
+        c = e.client()
+        c.send(self.MOAT, more=True)
+        self.assertEqual(c.reply(), {"parameters": {}, "continues": True})
+        e.expect("REFUSE_TAP", "KILL_VM")
+        e.close_vm_fds()
+        e.vm_starts()
+        e.expect("CONFIGURE_TAP", "SET_DNS")
+        self.assertEqual(c.reply()["parameters"], {"address": "10.10.10.1:9097"})
+        return c
+
+    def to_stuck(self, **bridge):
+        # Of the transport's names none has to be looked up.
+        e = self.engine(config={"bridge": {
+            "moat": "url=https://moat.example/ front=front.example",
+            "addresses": ["front.example=192.0.2.9"], **bridge}})
+        e.to_start_vm()
+        e.vm_starts()
+        e.expect("CONFIGURE_TAP", "SET_DNS")
+        e.tor_answers('NOTICE BOOTSTRAP PROGRESS=5 TAG=conn SUMMARY="Connecting"')
+        return e
+
+    def test_the_bridge_service_is_led_to_without_tor(self):
+        e = self.to_stuck()
+        c = self.opens_moat(e)
+        guest = self.guest_of_vm(e)
+        self.assertIn("uplink=none\npeer=tcp 192.0.2.9 443\n", guest)
+        self.assertIn("moat=url=https://moat.example/;front=front.example\n", guest)
+        with open(f"{e.dir}/vm/entry", encoding="ascii") as f:
+            self.assertEqual(f.read(), "moat")
+        other = e.client()
+        other.send(self.MOAT, more=True)
+        reply = other.reply()
+        self.assertEqual(reply["error"], self.NO_MOAT)
+        self.assertIn("another", reply["parameters"]["reason"])
+        status = other.status()
+        self.assertEqual((status["state"], status["entry"]), ("WaitBootstrap", "moat"))
+        self.assertEqual(status["uplink"]["transport"], "meek")
+        # Nobody speaks to a Tor that does not run.
+        self.assertFalse(select.select([e.listeners["torctl"]], [], [], 0)[0])
+
+        c.sock.close()
+        e.expect("REFUSE_TAP", "KILL_VM")
+        e.close_vm_fds()
+        e.vm_starts()
+        self.assertNotIn("moat", self.guest_of_vm(e))
+        self.assertFalse(os.path.exists(f"{e.dir}/vm/entry"))
+        e.expect("CONFIGURE_TAP", "SET_DNS")
+        e.tor_answers()
+        e.expect("NOTIFY")
+        reply = other.call(self.MOAT)
+        self.assertEqual(reply["error"], "org.varlink.service.ExpectedMore")
+        other.send(self.MOAT, more=True)
+        reply = other.reply()
+        self.assertEqual(reply["error"], self.NO_MOAT)
+        self.assertIn("Running", reply["parameters"]["reason"])
+
+    def test_automatic_mode_goes_on_where_it_was(self):
+        e = self.to_stuck(automatic=True)
+        e.tor.write('650 STATUS_CLIENT WARN BOOTSTRAP PROGRESS=5 TAG=conn '
+                    'SUMMARY="Connecting" WARNING="x" REASON=CONNECTREFUSED COUNT=5 '
+                    'RECOMMENDATION=ignore\r')
+        c = self.opens_moat(e)
+        c.sock.close()
+        e.expect("REFUSE_TAP", "KILL_VM")
+        e.close_vm_fds()
+        e.vm_starts()
+        self.assertEqual(e.client().status()["entry"], "direct")
+
+    def test_the_end_of_the_vm_is_the_end_of_the_way(self):
+        e = self.to_stuck()
+        c = self.opens_moat(e)
+        e.vm_exits(256)
+        reply = c.reply()
+        self.assertEqual(reply["error"], self.NO_MOAT)
+        self.assertIn("status 1", reply["parameters"]["reason"])
+        e.expect("REFUSE_TAP")
+        e.vm_starts()
+        self.assertNotIn("moat", self.guest_of_vm(e))
+
+    def test_without_transports_in_the_image_nothing_is_changed(self):
+        e = self.to_stuck()
+        os.unlink(f"{e.dir}/image/transports.zst")
+        c = e.client()
+        c.send(self.MOAT, more=True)
+        reply = c.reply()
+        self.assertEqual(reply["error"], self.NO_MOAT)
+        self.assertIn("transports.zst", reply["parameters"]["reason"])
+        e.quiet(0.2)
+        self.assertEqual(c.status()["entry"], "direct")
+
+    def test_resumed_engine_leaves_a_vm_without_tor(self):
+        original = Engine.make_image
+
+        def noted(engine):
+            original(engine)
+            with open(f"{engine.dir}/vm/entry", "w", encoding="ascii") as f:
+                f.write("moat")
+        Engine.make_image = noted
+        try:
+            e = self.engine("--resume", up=UP_FIREWALL | UP_TAP | UP_VM, vm_pid=4242)
+        finally:
+            Engine.make_image = original
+        e.expect("STATUS", "KILL_VM")
+        e.vm_starts()
+        self.assertNotIn("moat", self.guest_of_vm(e))
+        self.assertFalse(os.path.exists(f"{e.dir}/vm/entry"))
+
     def test_vanished_broker_ends_the_engine_at_once(self):
         e = self.engine()
         e.to_running()

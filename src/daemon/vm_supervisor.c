@@ -390,6 +390,14 @@ static unsigned int archives(const struct config *cfg)
 	       (config_needs_geoip(cfg) ? IMAGE_WITH(IMAGE_FILE_GEOIP) : 0);
 }
 
+static bool has_archives(const struct image *image, unsigned int with)
+{
+	for (int i = 0; i < IMAGE_FILE_COUNT; i++)
+		if ((with & IMAGE_WITH(i)) && image->fd[i] < 0)
+			return false;
+	return true;
+}
+
 static int add_authorities(const struct config *cfg, struct buffer *ret,
 			   struct error *e)
 {
@@ -413,10 +421,12 @@ static int open_image(struct vm_supervisor *vm, struct error *e)
 	int fd = ENGINE_FD_IMAGE_DIR;
 	int ret;
 
-	if (vm->image_opened)
-		return 0;
 	if (engine->cfg->bridge.automatic) /* may come to want them */
 		with |= IMAGE_WITH(IMAGE_FILE_TRANSPORTS);
+	if (vm->image_opened && has_archives(&vm->image, with))
+		return 0;
+	image_deinit(&vm->image);
+	vm->image_opened = false;
 	if (!*dir || engine->opt.image_dir_fixed) {
 		dir = engine->opt.image_dir;
 	} else {
@@ -595,6 +605,7 @@ static int collect_fds(struct vm_supervisor *vm, int *fds, int *ret_output,
 		.n_resolvers = vm->engine->names.n_resolvers,
 		.transport = torrc_transport(cfg),
 		.config = cfg,
+		.moat = vm->engine->entry.moat,
 	};
 	_cleanup_free_ char *config = NULL, *torrc = NULL;
 	int output[2];

@@ -11,6 +11,7 @@
  *	question settings | defaults | builtin | map | countries
  *	url URL			of the service; the question's name is appended
  *	proxy HOST:PORT		a SOCKS5 proxy that also resolves names
+ *	through ADDRESS:PORT	where whoever connects talks to the service
  *	country CC
  *	transport NAME
  *
@@ -23,8 +24,9 @@
  *	text WORDS		for people
  *	error SENTENCE		instead of all others
  *
- * No redirection is followed, no name is resolved here when there is a proxy,
- * and plain HTTP is for a test's own server on this computer only.
+ * No redirection is followed, no name is resolved here when there is a proxy or
+ * a way through, and plain HTTP is for a test's own server on this computer
+ *only.
  */
 #include <ctype.h>
 #include <curl/curl.h>
@@ -44,6 +46,7 @@ struct request {
 	int question;
 	char url[LINE_MAX_BYTES];
 	char proxy[LINE_MAX_BYTES];
+	char through[LINE_MAX_BYTES];
 	char country[3];
 	int transport;
 };
@@ -78,6 +81,8 @@ static int take(struct request *q, const char *key, const char *value)
 		return str_copy(q->url, sizeof(q->url), value);
 	else if (!strcmp(key, "proxy"))
 		return str_copy(q->proxy, sizeof(q->proxy), value);
+	else if (!strcmp(key, "through"))
+		return str_copy(q->through, sizeof(q->through), value);
 	else if (!strcmp(key, "country"))
 		return str_copy(q->country, sizeof(q->country), value);
 	else if (!strcmp(key, "transport"))
@@ -122,6 +127,23 @@ static size_t on_data(char *data, size_t size, size_t n, void *userdata)
 	return len;
 }
 
+/* Return: owned by the caller, who keeps it until the end; NULL: no need, or
+ * out of memory */
+static struct curl_slist *set_way(CURL *curl, const struct request *q)
+{
+	char entry[LINE_MAX_BYTES + 2];
+	struct curl_slist *way;
+
+	if (!q->through[0])
+		return NULL;
+	/* Whatever the URL's host and port are; TLS still asks for that host.
+	 */
+	snprintf(entry, sizeof(entry), "::%s", q->through);
+	way = curl_slist_append(NULL, entry);
+	curl_easy_setopt(curl, CURLOPT_CONNECT_TO, way);
+	return way;
+}
+
 static void set_options(CURL *curl, const struct request *q, const char *url,
 			struct body *body, char *why)
 {
@@ -148,7 +170,7 @@ static void set_options(CURL *curl, const struct request *q, const char *url,
 static int ask(const struct request *q, struct body *body)
 {
 	char url[2 * LINE_MAX_BYTES], why[CURL_ERROR_SIZE] = "", text[600];
-	struct curl_slist *headers = NULL;
+	struct curl_slist *headers = NULL, *way;
 	CURL *curl = curl_easy_init();
 	bool out_of_memory;
 	char *post =
@@ -162,6 +184,9 @@ static int ask(const struct request *q, struct body *body)
 	snprintf(url, sizeof(url), "%s/%s", q->url,
 		 moat_question_name((enum moat_question)q->question));
 	set_options(curl, q, url, body, why);
+	way = set_way(curl, q);
+	if (q->through[0] && !way)
+		return fail("out of memory");
 	if (post) {
 		headers = curl_slist_append(
 			NULL, "Content-Type: application/vnd.api+json");
@@ -171,6 +196,7 @@ static int ask(const struct request *q, struct body *body)
 	code = curl_easy_perform(curl);
 	curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
 	curl_slist_free_all(headers);
+	curl_slist_free_all(way);
 	curl_easy_cleanup(curl);
 	free(post);
 	if (code == CURLE_WRITE_ERROR)

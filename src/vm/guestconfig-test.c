@@ -132,6 +132,29 @@ static void a_proxy_by_tls(void **state)
 	config_free(cfg);
 }
 
+/* As a transport gets them by SOCKS; what has a meaning there is escaped. */
+static void the_way_to_the_bridge_service(void **state)
+{
+	struct uplink u = { 0 };
+	struct config *cfg = config_new_default();
+	char line[] = "meek_lite 192.0.2.20:80 url=https://a/;\\b front=c";
+	char *lines[] = { line };
+	struct guestconfig g = {
+		.uplink = &u,
+		.config = cfg,
+		.transport = "meek_lite",
+		.moat = true,
+	};
+
+	cfg->bridge.bridges = lines;
+	cfg->bridge.n_bridges = 1;
+	assert_tail(&g, "uplink=none\ntransport=meek_lite\n"
+			"moat=url=https://a/\\;\\\\b;front=c\n");
+	cfg->bridge.bridges = NULL;
+	cfg->bridge.n_bridges = 0;
+	config_free(cfg);
+}
+
 static void a_memfd_holds_the_text_and_is_sealed(void **state)
 {
 	char text[16] = "";
@@ -153,6 +176,7 @@ int main(void)
 		cmocka_unit_test(whom_the_uplink_reaches),
 		cmocka_unit_test(a_proxy_of_the_transport),
 		cmocka_unit_test(a_proxy_by_tls),
+		cmocka_unit_test(the_way_to_the_bridge_service),
 		cmocka_unit_test(a_memfd_holds_the_text_and_is_sealed),
 	};
 

@@ -8,8 +8,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "config/bridge_line.h"
 #include "init/contract.h"
 #include "proto/buffer.h"
+
+_Static_assert(GUESTCONFIG_MOAT_PORT == GUEST_MOAT_PORT, "moat's port");
 
 static const char *protocol_name(uint8_t protocol)
 {
@@ -95,6 +98,27 @@ static int add_proxy(struct buffer *out, const struct config *cfg)
 	return r < 0 ? r : buffer_append_string(out, "\n");
 }
 
+/* A bridge line's arguments as Tor hands them to a transport. */
+static int add_moat(struct buffer *out, const char *line)
+{
+	struct config_bridge b = CONFIG_BRIDGE_NULL(b);
+	struct config_problem p;
+	int r = config_bridge_parse(line, &b, &p);
+
+	if (r == 0)
+		r = buffer_append_string(out, "moat=");
+	for (size_t i = 0; i < b.n_args && r == 0; i++) {
+		r = buffer_printf(out, "%s%s=", i > 0 ? ";" : "",
+				  b.args[i].name);
+		for (const char *c = b.args[i].value; *c && r == 0; c++)
+			r = buffer_printf(out, "%s%c",
+					  *c == ';' || *c == '\\' ? "\\" : "",
+					  *c);
+	}
+	config_bridge_deinit(&b);
+	return r < 0 ? r : buffer_append_string(out, "\n");
+}
+
 static int render(struct buffer *out, const struct guestconfig *g)
 {
 	char host_ip[INET_ADDRSTRLEN], vm_ip[INET_ADDRSTRLEN];
@@ -128,6 +152,8 @@ static int render(struct buffer *out, const struct guestconfig *g)
 		if (r == 0)
 			r = add_proxy(out, g->config);
 	}
+	if (r == 0 && g->moat)
+		r = add_moat(out, g->config->bridge.bridges[0]);
 	return r < 0 ? r : buffer_append(out, "", 1);
 }
 

@@ -9,6 +9,9 @@
 #include "base/error.h"
 #include "config/uplink.h"
 
+/* Where the guest leads to the bridge service, on its side of the TAP. */
+#define GUESTCONFIG_MOAT_PORT 9097
+
 struct guestconfig {
 	time_t time; /* the host's clock, UTC */
 	bool state_disk;
@@ -18,8 +21,10 @@ struct guestconfig {
 	const struct uplink *uplink;
 	const struct in_addr *resolvers; /* for the names of @uplink */
 	size_t n_resolvers;
-	const char *transport;       /* NULL: none */
-	const struct config *config; /* of which: proxy.* */
+	const char *transport; /* NULL: none */
+	/* Of which: proxy.*; the first bridge, if @moat. */
+	const struct config *config;
+	bool moat; /* no Tor: that bridge is the way to the bridge service */
 };
 
 /* The text may hold a proxy's login. Return: 0 with text in *@ret (caller
