@@ -7,7 +7,8 @@ its pluggable transport in front; each has an address of its own on the "Interne
 so that a capture tells who was contacted. What the transports speak TLS with is
 nginx, with a certificate of the lab's own authority. meek has a small server of
 ours, reached by domain fronting as in earnest: nginx is asked for front.lab.test and
-leads on by the Host header. snowflake has a broker of ours and nothing behind it:
+leads on by the Host header; moat is the same with a bridge service of ours at its
+end, in TLS once more, which hands out the obfs4 bridge. snowflake has a broker of ours and nothing behind it:
 clients get as far as the rendezvous.
 
 Half of the proxies stand on the LAN, half on the "Internet"; all want a user name
@@ -15,6 +16,7 @@ and a password. Each program is started in the foreground with a configuration f
 of the lab's, in its machine's private /run/peers/NAME, with its log in the lab's.
 """
 
+import json
 import os
 import shutil
 import socket
@@ -288,6 +290,47 @@ def start_meek(peer):
     }
 
 
+def start_moat(peer):
+    """What TorVM asks while Tor is not connected; the peer obfs4 has to run."""
+    ip, meek, service = topo.MOAT_ADDRESS, "127.0.0.1:15003", "127.0.0.1:15004"
+    settings = {
+        "settings": [
+            {
+                "bridges": {
+                    "type": "obfs4",
+                    "source": "bridgedb",
+                    "bridge_strings": [peer.site.lab.peer("obfs4")["line"]],
+                }
+            }
+        ],
+        "country": "xx",
+    }
+    peer.python("meek", "meek_server.py", "--listen", meek, "--orport", service)
+    peer.wait_port("127.0.0.1", 15003)
+    peer.nginx(
+        ip,
+        """
+	server {
+		listen LISTEN;
+		server_name moat.lab.test;
+		location / { proxy_pass http://%s; }
+	}
+	server {
+		listen %s ssl;
+		server_name %s;
+		default_type application/json;
+		location = /moat/circumvention/settings { return 200 '%s'; }
+	}"""
+        % (meek, service, topo.SERVICE, json.dumps(settings)),
+    )
+    return {
+        "arguments": "targets=https://moat.lab.test/|moat-front.lab.test",
+        "url": "https://%s/moat/circumvention" % topo.SERVICE,
+        "address": ip + ":443",
+        "names": ["moat-front.lab.test"],
+    }
+
+
 def start_snowflake(peer):
     ip, inner = topo.BRIDGE_ADDRESSES["snowflake"], "127.0.0.1:15002"
     log = peer.site.lab.log_path("snowflake-events")
@@ -480,6 +523,7 @@ PEERS = {
     "obfs4proxy": ("bridge", "net", start_obfs4, "obfs4 bridge, obfs4proxy"),
     "webtunnel": ("bridge", "net", start_webtunnel, "webtunnel bridge behind nginx"),
     "meek": ("bridge", "net", start_meek, "meek bridge behind a front"),
+    "moat": ("service", "net", start_moat, "bridge service behind a front"),
     "snowflake": ("bridge", "net", start_snowflake, "snowflake broker and STUN only"),
     "squid": ("proxy", "lan", start_squid, "HTTP CONNECT, refuses with 407"),
     "squid-tls": ("proxy", "net", start_squid_tls, "the same inside TLS"),
@@ -496,6 +540,8 @@ def of_kind(kind):
 def start(name, machine, site):
     """Start a peer; returns what a client needs to know, and its daemons' names.
 
+    For the service: {"arguments", "url", "address", "names"}; arguments are those of
+    meek that lead to url.
     For a bridge: {"line", "address", "names"}; address is where the client connects,
     names what it has to look up. For a proxy: {"type", "address", "username",
     "password", "names"}.

@@ -22,7 +22,7 @@ def certificates(cache):
 
     cache: the lab's cache folder, locked by the caller.
     """
-    names = sorted({*topo.PEER_NAMES, "meek.lab.test"})
+    names = sorted({*topo.PEER_NAMES, *topo.FRONTED, topo.SERVICE})
     alternatives = ",".join(
         ["DNS:" + n for n in names]
         + ["IP:%s" % a for a in (topo.PROXY_ADDRESS, topo.NEIGHBOUR4)]

@@ -49,15 +49,20 @@ BRIDGE_ADDRESSES = {
     "meek": "203.0.113.44",
     "snowflake": "203.0.113.45",
 }
+MOAT_ADDRESS = "203.0.113.46"
 PROXY_ADDRESS = "203.0.113.50"
 STUN_ADDRESS = "203.0.113.51"
 # Where a lying resolver leads to; nobody listens there.
 FALSE_ADDRESS = "203.0.113.66"
-# meek.lab.test, where meek's requests go in the end, is known to the front alone.
+# FRONTED, where meek's requests go in the end, are known to the fronts alone, and
+# so is SERVICE.
+FRONTED = ["meek.lab.test", "moat.lab.test"]
+SERVICE = "bridges.lab.test"
 PEER_NAMES = {
     "tunnel.lab.test": BRIDGE_ADDRESSES["webtunnel"],
     "front.lab.test": BRIDGE_ADDRESSES["meek"],
     "broker.lab.test": BRIDGE_ADDRESSES["snowflake"],
+    "moat-front.lab.test": MOAT_ADDRESS,
     "stun.lab.test": STUN_ADDRESS,
     "proxy.lab.test": PROXY_ADDRESS,
 }
@@ -208,7 +213,8 @@ def connect(machines, dhcp):
 
     public = list(RELAYS.values()) + [exit6(a) for a in EXITS.values()] + [DNS4]
     public += [a for addresses in SERVERS.values() for a in addresses]
-    public += [*BRIDGE_ADDRESSES.values(), PROXY_ADDRESS, STUN_ADDRESS, FALSE_ADDRESS]
+    public += [*BRIDGE_ADDRESSES.values(), MOAT_ADDRESS, PROXY_ADDRESS, STUN_ADDRESS]
+    public += [FALSE_ADDRESS]
     ip(
         "net",
         "link set lo up\n"
