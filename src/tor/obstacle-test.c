@@ -213,6 +213,8 @@ static void every_obstacle_has_words_and_a_way_on(void **state)
 	}
 	tor_obstacle_next(TOR_OBSTACLE_TIMEOUT, &facts[1], next, sizeof(next));
 	assert_non_null(strstr(next, "bridges use snowflake"));
+	tor_obstacle_next(TOR_OBSTACLE_TIMEOUT, &facts[2], next, sizeof(next));
+	assert_non_null(strstr(next, "bridges request"));
 }
 
 int main(void)

@@ -256,10 +256,10 @@ static void next_way_in(const struct tor_obstacle_facts *facts, char *buf,
 			 "sudo torvm bridges use %s, then start TorVM again.",
 			 config_transport_name((enum config_transport)next));
 	else
-		snprintf(
-			buf, size,
-			"Get bridges that are not public (docs/CENSORSHIP.md), "
-			"and: sudo torvm bridges add");
+		snprintf(buf, size,
+			 "Get bridges that are not public: sudo torvm bridges "
+			 "request --country xx --add (xx: your country), or as "
+			 "docs/CENSORSHIP.md says.");
 }
 
 void tor_obstacle_next(enum tor_obstacle obstacle,
