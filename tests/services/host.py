@@ -346,6 +346,13 @@ class Host:
             if os.path.isdir(folder):
                 self.output("cp", "-a", "--remove-destination", folder + "/.", "/" + part)
 
+    def start_resolvconf(self):
+        """What Debian's resolvconf does when it is installed and at boot."""
+        self.output("mkdir", "-p", "/run/resolvconf/interface")
+        self.output("ln", "-sf", "/run/resolvconf/resolv.conf", "/etc/resolv.conf")
+        self.output("resolvconf", "--enable-updates")
+        self.output("resolvconf", "-u")
+
     def clear_eth0(self):
         """Down, with neither address nor route: as at boot. A link that is up gets
         an address from the router at any moment, and NetworkManager leaves a link

@@ -3,10 +3,11 @@
 
     services_test.py [--list] [WORD...]   cases whose name contains a WORD
 
-systemd-resolved, NetworkManager, systemd-networkd, firewalld, dhclient, openresolv
-and dnsmasq run as they are in the lab's host (host.py), with TorVM and without. The
-judge is a capture on the router's side of the uplink; each kind of packet that must
-not appear in it is first seen there with TorVM down.
+systemd-resolved, NetworkManager, systemd-networkd, firewalld, dhclient, openresolv,
+resolvconf and dnsmasq run as they are in the lab's host (host.py), with TorVM and
+without. The judge is a capture on the router's side of the uplink; each kind of packet
+that must not appear in it is first seen there with TorVM down. What the drop-ins keep
+the network managers from is seen to happen without them.
 
 Cases of one shape of host follow each other and share a TorVM that is up.
 """
@@ -443,6 +444,92 @@ def openresolv_keeps_its_file(t):
     t.host.resolv_conf()
 
 
+def resolvconf_file(t):
+    """Where /etc/resolv.conf leads, and what it says."""
+    return (
+        t.host.output("readlink", "/etc/resolv.conf").strip(),
+        t.host.output("cat", "/etc/resolv.conf"),
+    )
+
+
+@cases.case
+def resolvconf_keeps_its_file(t):
+    """Debian's own, fed by dhclient."""
+    t.ensure_down()
+    t.host.stop("dhclient")
+    t.dhcp.offer(**ORDINARY)
+    t.host.clear_eth0()
+    t.host.add_package("resolvconf")
+    t.host.start_resolvconf()
+    t.host.start_dhclient()
+    t.host.wait("its server", lambda: "192.168.77.1" in resolvconf_file(t)[1], "dhclient")
+    link, text = resolvconf_file(t)
+    expect(link == "/run/resolvconf/resolv.conf", link)
+    control = t.leak_is_seen(
+        "resolvconf-control", lambda: t.resolve("resolvconf.bench.lab.test", None)
+    )
+    expect(control.show("udp port 53"), "DNS was not seen")
+    t.up_until_blocked()
+    with t.nothing_leaks("resolvconf"):
+        t.wait_state("Running")
+        t.works()
+        t.onion_opens()
+        # A VPN's server comes first.
+        t.host.output("sh", "-c", "echo nameserver 203.0.113.53 | resolvconf -a tun0.vpn")
+        expect("nameserver 203.0.113.53\nnameserver 192" in resolvconf_file(t)[1], "no VPN")
+        t.works()
+        t.host.output("resolvconf", "-d", "tun0.vpn")
+        expect(resolvconf_file(t) == (link, text), "changed: %s" % (resolvconf_file(t),))
+        take_hostile_lease(t, "192.168.77.121")
+        t.host.wait("his servers", lambda: "192.168.77.9" in resolvconf_file(t)[1])
+        t.works_in(120)
+        # Of the lease only an IPv6 server is left, as where DHCP has none.
+        t.host.stop("dhclient")
+        t.host.output("resolvconf", "-d", "eth0.dhclient")
+        t.host.output("sh", "-c", "echo nameserver 2001:db8:77::1 | resolvconf -a eth0.ra")
+        expect(not t.host.output("getent", "hosts", NAME, check=False), "IPv6 was asked")
+        found = t.doctor()["resolver"]
+        expect("IPv6" in found["text"], "doctor: %s" % found)
+        t.host.output("sh", "-c", found["mend"])
+        t.works()
+    t.down()
+    t.host.output("resolvconf", "-d", "eth0.ra")
+    t.host.output("sh", "-c", "echo nameserver 192.168.77.1 | resolvconf -a eth0.dhclient")
+    expect(resolvconf_file(t) == (link, text), "changed: %s" % (resolvconf_file(t),))
+    t.resolve("resolvconf-after.bench.lab.test", None)
+    t.host.resolv_conf()
+
+
+# --- What network managers take away -------------------------------------------------
+
+
+@contextlib.contextmanager
+def taken(t):
+    """A list of what is taken inside from TorVM's link, routes and rules, however
+    soon it is put back, as far as the kernel tells. Complete at the end."""
+    found = []
+
+    def seen(address):
+        marker = address + " dev lo table 9999"
+        for action in ("add", "del"):
+            t.host.output("ip", "route", action, *marker.split())
+        return marker in t.host.log("monitor")
+
+    t.host.start("monitor", ["ip", "-o", "monitor", "link", "address", "route", "rule"])
+    try:
+        wait_for("ip monitor", lambda: seen("198.51.100.77"), REPAIR_S)
+        yield found
+        wait_for("the last event", lambda: seen("198.51.100.78"), REPAIR_S)
+        found += [
+            line
+            for line in t.host.log("monitor").splitlines()
+            if line.startswith("Deleted") and re.search("torvm0|9095|proto 116", line)
+        ]
+    finally:
+        t.host.stop("monitor")
+        os.unlink(t.host.log_path("monitor"))
+
+
 # --- NetworkManager ------------------------------------------------------------------
 
 
@@ -455,6 +542,14 @@ def nm_device(t, name):
     """NetworkManager's word for a link's state."""
     lines = t.host.output("nmcli", "-t", "-f", "DEVICE,STATE", "device").splitlines()
     return dict(line.split(":", 1) for line in lines)[name]
+
+
+def nm_off_and_on(t):
+    """As by the switch of a desktop, and as around a sleep."""
+    t.host.output("nmcli", "networking", "off")
+    t.host.wait_nm("asleep")
+    t.host.output("nmcli", "networking", "on")
+    t.host.wait_nm("connected")
 
 
 @cases.case
@@ -484,9 +579,13 @@ def networkmanager_keeps_the_link_and_its_hands_off(t):
             lambda: "203.0.113.53" in t.host.read("/etc/resolv.conf"),
         )
         t.works()
-        t.host.output("nmcli", "connection", "down", "wired")
-        t.host.output("nmcli", "connection", "up", "wired")
-        t.works_in(120)
+        with taken(t) as lost:
+            t.host.output("nmcli", "connection", "down", "wired")
+            t.host.output("nmcli", "connection", "up", "wired")
+            t.works_in(120)
+            nm_off_and_on(t)
+            t.works_in(120)
+        expect(not lost, "NetworkManager took:\n" + "\n".join(lost))
         # Without the drop-in, with systemd-resolved, and both come late.
         t.host.stop("NetworkManager", signal.SIGKILL)
         t.host.output("rm", "/etc/NetworkManager/conf.d/torvm.conf")
@@ -500,6 +599,12 @@ def networkmanager_keeps_the_link_and_its_hands_off(t):
         )
         wait_for("the settings again", lambda: names_go_to_the_vm(t), REPAIR_S)
         t.works_in(120)
+        # The positive control for the drop-in: without it NetworkManager takes the
+        # link's address as its own, and it is put back.
+        with taken(t) as lost:
+            nm_off_and_on(t)
+            t.works_in(120)
+        expect(any("inet 10.10.10.2" in line for line in lost), "taken: %s" % lost)
         wait_for("the block", lambda: block(t) == ours, REPAIR_S)
     expect(t.host.rp_filter() == "2", "rp_filter: " + t.host.rp_filter())
     t.down()
@@ -540,24 +645,38 @@ def networkd_keeps_the_link_and_its_hands_off(t):
         take_hostile_lease(t)
         t.works()
         t.dhcp.offer(**ORDINARY)
-        for signum in (signal.SIGTERM, signal.SIGKILL):
-            t.host.stop("networkd", signum)
-            t.host.start_networkd(files)
+        with taken(t) as lost:
+            for signum in (signal.SIGTERM, signal.SIGKILL):
+                t.host.stop("networkd", signum)
+                t.host.start_networkd(files)
+                t.host.wait_address(LEASED, "networkd")
+                wait_for("the settings", lambda: names_go_to_the_vm(t), REPAIR_S)
+                wait_for("the block", lambda: block(t) == ours, REPAIR_S)
+                t.works_in(120)
+            t.host.output("networkctl", "reconfigure", "torvm0", "eth0")
             t.host.wait_address(LEASED, "networkd")
-            wait_for("the settings", lambda: names_go_to_the_vm(t), REPAIR_S)
-            wait_for("the block", lambda: block(t) == ours, REPAIR_S)
             t.works_in(120)
-        # Without the drop-ins it takes the link, the resolver and rules: nothing
-        # leaves for that, and the doctor says how to mend it.
+        expect(not lost, "networkd took:\n" + "\n".join(lost))
+        # The positive control for the drop-ins: without them it takes the link, its
+        # address, the resolver and rules, 252 when told to only. Nothing leaves for
+        # that, and the doctor says how to mend it.
         for path in list(files)[:2]:
             t.host.output("rm", path)
-        t.host.stop("networkd")
-        t.host.start_networkd({})
-        t.host.wait(
-            "networkd to take torvm0",
-            lambda: not t.host.resolve_link("torvm0")["Domains"],
-            "networkd",
-        )
+        with taken(t):
+            t.host.stop("networkd")
+            t.host.start_networkd({})
+            t.host.wait(
+                "networkd to take torvm0",
+                lambda: not t.host.resolve_link("torvm0")["Domains"],
+                "networkd",
+            )
+            t.host.output("networkctl", "reconfigure", "torvm0", "eth0")
+            for what in (r"\d+:\s.*proto 116", r"\d+: torvm0\s+inet 10\.10\.10\.2"):
+                t.host.wait(
+                    "networkd to take " + what,
+                    lambda: re.search("Deleted " + what, t.host.log("monitor")),
+                    "networkd",
+                )
         found = t.doctor()["resolved"]
         expect("networkd" in found["text"] and found["mend"], "doctor: %s" % found)
         t.host.write("/usr/lib/systemd/network/10-torvm.network", network)
