@@ -32,10 +32,26 @@ static void bridges_and_passwords_are_covered(void **state)
 	assert_string_equal(text, "Bootstrapped 100% (done): Done");
 }
 
+/* Tor and the transports write the short form, whatever the line has. */
+static void another_form_of_an_address_is_covered(void **state)
+{
+	char *lines[] = { (char *)"[2001:0DB8:0:0::0007]:443" };
+	struct config cfg = {
+		.bridge = { .bridges = lines, .n_bridges = 1 },
+		.proxy = { .password = (char *)"" },
+	};
+	char text[] = "at [2001:db8::7]:443 or 2001:0db8:0:0::0007";
+
+	scrub_line(&cfg, text);
+	assert_string_equal(text,
+			    "at [***********]:443 or *******************");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bridges_and_passwords_are_covered),
+		cmocka_unit_test(another_form_of_an_address_is_covered),
 	};
 
 	return cmocka_run_group_tests_name("scrub", tests, NULL, NULL);

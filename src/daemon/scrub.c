@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/ip.h"
 #include "base/util.h"
 #include "config/bridge_line.h"
 
@@ -18,6 +19,23 @@ static void cover(char *line, const char *secret, size_t len)
 			memset(at, '*', len);
 }
 
+/* As the line has it, and as Tor and the transports write it. */
+static void cover_ipv6(char *line, const char *bracket, size_t len)
+{
+	char text[IP_TEXT_MAX];
+	struct in6_addr ip;
+
+	cover(line, bracket + 1, len);
+	if (len >= sizeof(text))
+		return;
+	memcpy(text, bracket + 1, len);
+	text[len] = '\0';
+	if (ip_parse(text, &ip) == 0) {
+		ip_format(&ip, text);
+		cover(line, text, strlen(text));
+	}
+}
+
 static void cover_bridge(char *line, const char *text)
 {
 	struct config_bridge b = CONFIG_BRIDGE_NULL(b);
@@ -25,11 +43,12 @@ static void cover_bridge(char *line, const char *text)
 
 	if (config_bridge_parse(text, &b, &p) == 0) {
 		const char *port = strrchr(b.address, ':');
-		bool v6 = b.address[0] == '[';
 
-		if (port)
-			cover(line, b.address + v6,
-			      (size_t)(port - b.address) - (v6 ? 2 : 0));
+		if (port && b.address[0] == '[')
+			cover_ipv6(line, b.address,
+				   (size_t)(port - b.address) - 2);
+		else if (port)
+			cover(line, b.address, (size_t)(port - b.address));
 		if (b.fingerprint)
 			cover(line, b.fingerprint, strlen(b.fingerprint));
 		for (size_t i = 0; i < b.n_args; i++)
