@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/ip.h"
 #include "init/contract.h"
 
 enum key {
@@ -25,6 +26,7 @@ enum key {
 	KEY_VM_IP,
 	KEY_HOST_MAC,
 	KEY_UPLINK,
+	KEY_IPV6,
 	KEY_TRANSPORT,
 	KEY_PROXY,
 	KEY_TLS_PROXY,
@@ -46,6 +48,7 @@ static const char *const key_names[] = {
 	[KEY_VM_IP] = "vm_ip",
 	[KEY_HOST_MAC] = "host_mac",
 	[KEY_UPLINK] = "uplink",
+	[KEY_IPV6] = "ipv6",
 	[KEY_TRANSPORT] = "transport",
 	[KEY_PROXY] = "proxy",
 	[KEY_TLS_PROXY] = "tls_proxy",
@@ -156,31 +159,25 @@ static int parse_host(const char *s, char ret[GUEST_HOST_NAME_MAX + 1])
 }
 
 /* Where a first packet can be sent to. */
-static bool is_unicast(struct in_addr address)
+static int parse_unicast(const char *s, struct in6_addr *ret)
 {
-	unsigned int top = ntohl(address.s_addr) >> 24;
-
-	return top != 0 && top != 127 && top < 224;
-}
-
-static int parse_unicast(const char *s, struct in_addr *ret)
-{
-	return inet_pton(AF_INET, s, ret) == 1 && is_unicast(*ret) ? 0
-								   : -EINVAL;
+	return ip_parse(s, ret) == 0 && ip_is_unicast(ret) ? 0 : -EINVAL;
 }
 
 static int parse_uplink(char *value, struct guest_config *config)
 {
-	char *words[2];
-	int n = split(value, words, 2);
+	char *words[4];
+	int n = split(value, words, 4);
 
-	config->any_tcp = config->any_udp = false;
+	config->any_tcp = false;
 	if (n == 1 && !strcmp(words[0], "none"))
 		return 0;
 	for (int i = 0; i < n; i++) {
-		bool *any = !strcmp(words[i], "tcp")   ? &config->any_tcp
-			    : !strcmp(words[i], "udp") ? &config->any_udp
-						       : NULL;
+		bool *any = !strcmp(words[i], "tcp")    ? &config->any_tcp
+			    : !strcmp(words[i], "udp")  ? &config->any_udp
+			    : !strcmp(words[i], "tcp6") ? &config->any_tcp6
+			    : !strcmp(words[i], "udp6") ? &config->any_udp6
+							: NULL;
 
 		if (!any || *any)
 			return -EINVAL;
@@ -214,6 +211,17 @@ static int parse_moat(const char *value, struct guest_config *config)
 	return 0;
 }
 
+/* A name or an address. */
+static int parse_proxy_host(const char *s, char ret[GUEST_HOST_NAME_MAX + 1])
+{
+	struct in6_addr literal;
+
+	if (parse_unicast(s, &literal) < 0)
+		return parse_host(s, ret);
+	snprintf(ret, GUEST_HOST_NAME_MAX + 1, "%s", s);
+	return 0;
+}
+
 static int parse_proxy(char *value, struct guest_proxy *proxy)
 {
 	char *words[4];
@@ -222,7 +230,7 @@ static int parse_proxy(char *value, struct guest_proxy *proxy)
 	if (n < 3 ||
 	    (strcmp(words[0], "http") != 0 && strcmp(words[0], "socks5") != 0))
 		return -EINVAL;
-	if (parse_host(words[1], proxy->host) ||
+	if (parse_proxy_host(words[1], proxy->host) ||
 	    parse_port(words[2], &proxy->port))
 		return -EINVAL;
 	snprintf(proxy->scheme, sizeof(proxy->scheme), "%s", words[0]);
@@ -242,7 +250,8 @@ static int parse_tls_proxy(char *value, struct guest_tls_proxy *proxy)
 {
 	char *words[3];
 
-	if (split(value, words, 3) != 3 || parse_host(words[0], proxy->host) ||
+	if (split(value, words, 3) != 3 ||
+	    parse_proxy_host(words[0], proxy->host) ||
 	    parse_port(words[1], &proxy->port))
 		return -EINVAL;
 	proxy->own_authorities = !strcmp(words[2], "own");
@@ -324,6 +333,11 @@ static int parse_value(enum key key, char *value, struct guest_config *config)
 		if (parse_number(value, 1, &n))
 			return -EINVAL;
 		config->state_disk = n;
+		return 0;
+	case KEY_IPV6:
+		if (parse_number(value, 1, &n))
+			return -EINVAL;
+		config->ipv6 = n;
 		return 0;
 	case KEY_HOST_IP:
 		return inet_pton(AF_INET, value, &config->host_ip) == 1

@@ -14,9 +14,9 @@
 
 /* Whom the uplink may reach beside or instead of anybody. */
 struct guest_peer {
-	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
-	struct in_addr address;
-	uint16_t port; /* 0, UDP: any but 53 */
+	uint8_t protocol;        /* IPPROTO_TCP or IPPROTO_UDP */
+	struct in6_addr address; /* of either family: base/ip.h */
+	uint16_t port;           /* 0, UDP: any but 53 */
 };
 
 /* The same, by a name that is looked up in the guest. */
@@ -29,7 +29,7 @@ struct guest_name {
 /* What needs no looking up. */
 struct guest_host {
 	char name[GUEST_HOST_NAME_MAX + 1];
-	struct in_addr address;
+	struct in6_addr address;
 };
 
 struct guest_proxy {
@@ -55,15 +55,16 @@ struct guest_config {
 
 	/* The uplink: what may begin a flow to any address, and to whom else.
 	 */
-	bool any_tcp;
-	bool any_udp;
+	bool any_tcp, any_udp;   /* of IPv4 */
+	bool any_tcp6, any_udp6; /* of IPv6 */
+	bool ipv6;               /* eth0 has it */
 	struct guest_peer peers[GUEST_PEERS_MAX];
 	size_t n_peers;
 	struct guest_name names[GUEST_NAMES_MAX];
 	size_t n_names;
 	struct guest_host hosts[GUEST_PEERS_MAX];
 	size_t n_hosts;
-	struct in_addr resolvers[GUEST_RESOLVERS_MAX];
+	struct in6_addr resolvers[GUEST_RESOLVERS_MAX];
 	size_t n_resolvers;
 
 	char transport[16];       /* "obfs4", ...; "": none */

@@ -29,6 +29,10 @@
 #define GUEST_ETH0_ADDRESS "10.0.2.15"
 #define GUEST_ETH0_PREFIX 24
 #define GUEST_ETH0_GATEWAY "10.0.2.2"
+/* The same in IPv6, where it is asked for: libslirp's own network. */
+#define GUEST_ETH0_PREFIX6 "fec0::"
+#define GUEST_ETH0_ADDRESS6 "fec0::15"
+#define GUEST_ETH0_GATEWAY6 "fec0::2"
 
 /* Who runs as which user and group in the guest: Tor, the pluggable transport
  * that goes out in its stead, what looks up names for either, the TLS client

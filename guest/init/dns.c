@@ -9,15 +9,14 @@
  */
 #include "init/dns.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 #include <strings.h>
 
+#include "base/ip.h"
 #include "base/util.h"
 
 #define HEADER_LEN 12
-#define TYPE_A 1
 #define TYPE_CNAME 5
 #define CLASS_IN 1
 #define LABEL_MAX 63
@@ -117,7 +116,7 @@ static void get_name(struct cursor *c, char name[GUEST_HOST_NAME_MAX + 1])
 	name[used] = '\0';
 }
 
-int dns_query(uint16_t id, const char *name, uint8_t *buf)
+int dns_query(uint16_t id, const char *name, enum dns_type type, uint8_t *buf)
 {
 	const uint8_t head[HEADER_LEN] = {
 		(uint8_t)(id >> 8),
@@ -127,7 +126,7 @@ int dns_query(uint16_t id, const char *name, uint8_t *buf)
 		0,
 		1, /* one question */
 	};
-	const uint8_t tail[] = { 0, 0, TYPE_A, 0, CLASS_IN };
+	const uint8_t tail[] = { 0, 0, (uint8_t)type, 0, CLASS_IN };
 	size_t len = sizeof(head);
 
 	if (strlen(name) > GUEST_HOST_NAME_MAX)
@@ -147,14 +146,27 @@ int dns_query(uint16_t id, const char *name, uint8_t *buf)
 	return (int)(len + sizeof(tail));
 }
 
-bool dns_usable(struct in_addr address)
+static void take_address(const uint8_t *data, uint16_t len,
+			 struct dns_result *ret)
 {
-	unsigned int top = ntohl(address.s_addr) >> 24;
+	struct in6_addr ip;
+	struct in_addr v4;
 
-	return top != 0 && top != 127 && top < 224;
+	if (len == sizeof(v4)) {
+		memcpy(&v4, data, sizeof(v4));
+		ip = ip_from_v4(v4);
+	} else {
+		memcpy(&ip, data, sizeof(ip));
+		/* That would be an A record. */
+		if (ip_is_v4(&ip))
+			return;
+	}
+	if (ip_is_unicast(&ip) && ret->n < GUEST_NAME_ADDRESSES_MAX)
+		ret->addresses[ret->n++] = ip;
 }
 
-static void take_record(struct cursor *c, char *target, struct dns_result *ret)
+static void take_record(struct cursor *c, enum dns_type wanted, char *target,
+			struct dns_result *ret)
 {
 	char owner[GUEST_HOST_NAME_MAX + 1];
 	uint16_t type, class, len;
@@ -174,11 +186,9 @@ static void take_record(struct cursor *c, char *target, struct dns_result *ret)
 	if (class == CLASS_IN && !strcasecmp(owner, target)) {
 		if (type == TYPE_CNAME) {
 			get_name(c, target);
-		} else if (type == TYPE_A && len == 4 &&
-			   ret->n < GUEST_NAME_ADDRESSES_MAX) {
-			memcpy(&ret->addresses[ret->n], c->packet + c->at, 4);
-			if (dns_usable(ret->addresses[ret->n]))
-				ret->n++;
+		} else if (type == wanted &&
+			   len == (wanted == DNS_TYPE_A ? 4 : 16)) {
+			take_address(c->packet + c->at, len, ret);
 		}
 		if (ttl < ret->ttl_s)
 			ret->ttl_s = ttl;
@@ -188,7 +198,7 @@ static void take_record(struct cursor *c, char *target, struct dns_result *ret)
 }
 
 int dns_answer(const uint8_t *packet, size_t len, uint16_t id, const char *name,
-	       struct dns_result *ret)
+	       enum dns_type type, struct dns_result *ret)
 {
 	struct cursor c = { .packet = packet, .len = len };
 	char target[GUEST_HOST_NAME_MAX + 1];
@@ -205,7 +215,7 @@ int dns_answer(const uint8_t *packet, size_t len, uint16_t id, const char *name,
 	    questions != 1)
 		return -EBADMSG;
 	get_name(&c, target);
-	if (get16(&c) != TYPE_A || get16(&c) != CLASS_IN || c.bad ||
+	if (get16(&c) != type || get16(&c) != CLASS_IN || c.bad ||
 	    strcasecmp(target, name) != 0)
 		return -EBADMSG;
 	if ((flags & RCODE_MASK) == RCODE_NXDOMAIN)
@@ -215,7 +225,7 @@ int dns_answer(const uint8_t *packet, size_t len, uint16_t id, const char *name,
 	if (flags & FLAG_TRUNCATED)
 		return -E2BIG;
 	for (unsigned int i = 0; i < answers && !c.bad; i++)
-		take_record(&c, target, ret);
+		take_record(&c, type, target, ret);
 	if (c.bad)
 		return -EBADMSG;
 	return ret->n > 0 ? 0 : -ENODATA;

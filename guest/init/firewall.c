@@ -30,12 +30,14 @@
  *     oifname eth0 ip meta skuid OUT jump uplink
  *     oifname eth0 ip meta skuid RESOLVER jump resolvers
  *     oifname eth0 ip ct state established accept
+ *     (the same for ip6, with fec0::/64, where the configuration has it)
  *     oifname eth1 ip daddr HOST ct state != new accept
  *   }
  *   chain uplink {
  *     ip daddr PEER tcp|udp dport PORT accept   (each one of the configuration)
- *     meta l4proto tcp accept                   (where it says "any")
- *     udp dport != 53 accept                    (the same)
+ *     ip meta l4proto tcp accept                (where it says "any")
+ *     ip udp dport != 53 accept                 (the same)
+ *     ip6 daddr 2000::/3 ...                    (the same)
  *   }
  *   chain resolvers {
  *     ip daddr RESOLVER udp|tcp dport 53 accept (each one)
@@ -64,6 +66,8 @@
  *   which are related, invalid or untracked. A Tor that was broken into cannot
  *   begin a flow to the host's services.
  * - links are matched by name: their index does not matter yet.
+ * - with IPv6, QEMU asks which hardware address eth0 has (neighbour discovery),
+ *   and gets its answer. The guest asks nothing.
  *
  * The kernel acknowledges the whole batch; then chains, hooks, policies and the
  * number of rules are read back, because everything rests on them.
@@ -77,8 +81,10 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <net/if.h>
+#include <netinet/icmp6.h>
 #include <string.h>
 
+#include "base/ip.h"
 #include "init/contract.h"
 #include "init/netlink.h"
 
@@ -270,12 +276,15 @@ static void to(struct firewall *fw, const char *name)
 	match_link(fw, NFT_META_OIFNAME, NFT_CMP_EQ, name);
 }
 
-static void ipv4(struct firewall *fw)
+static void family_is(struct firewall *fw, uint8_t family)
 {
-	const uint8_t family = NFPROTO_IPV4;
-
 	load_meta(fw, NFT_META_NFPROTO);
 	compare(fw, NFT_CMP_EQ, &family, 1);
+}
+
+static void ipv4(struct firewall *fw)
+{
+	family_is(fw, NFPROTO_IPV4);
 }
 
 /* @offset: of the address in the IPv4 header. A match of ipv4() goes before. */
@@ -293,6 +302,12 @@ static void source(struct firewall *fw, struct in_addr value)
 static void destination(struct firewall *fw, struct in_addr value)
 {
 	address(fw, 16, value);
+}
+
+static void destination6(struct firewall *fw, const struct in6_addr *value)
+{
+	load_payload(fw, NFT_PAYLOAD_NETWORK_HEADER, 24, sizeof(*value));
+	compare(fw, NFT_CMP_EQ, value, sizeof(*value));
 }
 
 static void protocol(struct firewall *fw, uint8_t number)
@@ -482,6 +497,19 @@ static void add_service(struct firewall *fw, uint8_t proto, uint16_t number,
 	end(fw);
 }
 
+/* One of another link's could not have this hop limit (RFC 4861, 7.1). */
+static void neighbour_message(struct firewall *fw, uint8_t type)
+{
+	const uint8_t hop_limit = 255;
+
+	family_is(fw, NFPROTO_IPV6);
+	load_payload(fw, NFT_PAYLOAD_NETWORK_HEADER, 7, 1);
+	compare(fw, NFT_CMP_EQ, &hop_limit, 1);
+	protocol(fw, IPPROTO_ICMPV6);
+	load_payload(fw, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);
+	compare(fw, NFT_CMP_EQ, &type, 1);
+}
+
 static void add_input_rules(struct firewall *fw, const struct guest_config *c)
 {
 	static const char *const links[] = { "eth0", "eth1" };
@@ -495,6 +523,14 @@ static void add_input_rules(struct firewall *fw, const struct guest_config *c)
 		rule(fw, CHAIN_INPUT);
 		from(fw, links[i]);
 		conntrack(fw, NFT_CT_STATE, STATE_ESTABLISHED, true);
+		accept_it(fw);
+		end(fw);
+	}
+
+	if (c->ipv6) {
+		rule(fw, CHAIN_INPUT);
+		from(fw, "eth0");
+		neighbour_message(fw, ND_NEIGHBOR_SOLICIT);
 		accept_it(fw);
 		end(fw);
 	}
@@ -522,13 +558,39 @@ static void not_to_resolvers(struct firewall *fw)
 }
 
 static void add_peer(struct firewall *fw, enum chain chain, uint8_t proto,
-		     struct in_addr peer, uint16_t number)
+		     const struct in6_addr *peer, uint16_t number)
 {
 	rule(fw, chain);
-	ipv4(fw);
-	destination(fw, peer);
+	if (ip_is_v4(peer)) {
+		ipv4(fw);
+		destination(fw, ip_to_v4(peer));
+	} else {
+		family_is(fw, NFPROTO_IPV6);
+		destination6(fw, peer);
+	}
 	if (number)
 		port(fw, proto, number);
+	else
+		not_to_resolvers(fw);
+	accept_it(fw);
+	end(fw);
+}
+
+/* Whom Tor's relays or snowflake's peers may be; in IPv6 the global unicast
+ * addresses, 2000::/3. */
+static void add_any(struct firewall *fw, uint8_t family, uint8_t proto)
+{
+	const uint8_t bits = 0xe0, global = 0x20;
+
+	rule(fw, CHAIN_UPLINK);
+	family_is(fw, family);
+	if (family == NFPROTO_IPV6) {
+		load_payload(fw, NFT_PAYLOAD_NETWORK_HEADER, 24, 1);
+		mask(fw, &bits, 1);
+		compare(fw, NFT_CMP_EQ, &global, 1);
+	}
+	if (proto == IPPROTO_TCP)
+		protocol(fw, IPPROTO_TCP);
 	else
 		not_to_resolvers(fw);
 	accept_it(fw);
@@ -542,7 +604,7 @@ static void add_names(struct firewall *fw, const struct names *names)
 
 		for (size_t k = 0; k < names->found[i].n; k++)
 			add_peer(fw, CHAIN_UPLINK, name->protocol,
-				 names->found[i].addresses[k], name->port);
+				 &names->found[i].addresses[k], name->port);
 	}
 }
 
@@ -552,70 +614,101 @@ static void add_uplink_rules(struct firewall *fw, const struct names *names)
 
 	for (size_t i = 0; i < c->n_peers; i++)
 		add_peer(fw, CHAIN_UPLINK, c->peers[i].protocol,
-			 c->peers[i].address, c->peers[i].port);
+			 &c->peers[i].address, c->peers[i].port);
 	add_names(fw, names);
-	if (c->any_tcp) {
-		rule(fw, CHAIN_UPLINK);
-		protocol(fw, IPPROTO_TCP);
-		accept_it(fw);
-		end(fw);
-	}
-	if (c->any_udp) {
-		rule(fw, CHAIN_UPLINK);
-		not_to_resolvers(fw);
-		accept_it(fw);
-		end(fw);
-	}
+	if (c->any_tcp)
+		add_any(fw, NFPROTO_IPV4, IPPROTO_TCP);
+	if (c->any_udp)
+		add_any(fw, NFPROTO_IPV4, IPPROTO_UDP);
+	if (c->any_tcp6)
+		add_any(fw, NFPROTO_IPV6, IPPROTO_TCP);
+	if (c->any_udp6)
+		add_any(fw, NFPROTO_IPV6, IPPROTO_UDP);
 	for (size_t i = 0; i < c->n_resolvers; i++) {
-		add_peer(fw, CHAIN_RESOLVERS, IPPROTO_UDP, c->resolvers[i], 53);
-		add_peer(fw, CHAIN_RESOLVERS, IPPROTO_TCP, c->resolvers[i], 53);
+		add_peer(fw, CHAIN_RESOLVERS, IPPROTO_UDP, &c->resolvers[i],
+			 53);
+		add_peer(fw, CHAIN_RESOLVERS, IPPROTO_TCP, &c->resolvers[i],
+			 53);
 	}
 }
 
-static void out_of_eth0(struct firewall *fw, uint32_t uid, enum chain chain)
+static void out_of_eth0(struct firewall *fw, uint8_t family, uint32_t uid,
+			enum chain chain)
 {
 	rule(fw, CHAIN_OUTPUT);
 	to(fw, "eth0");
-	ipv4(fw);
+	family_is(fw, family);
 	load_meta(fw, NFT_META_SKUID);
 	compare(fw, NFT_CMP_EQ, &uid, sizeof(uid));
 	verdict(fw, NFT_JUMP, chains[chain].name);
 	end(fw);
 }
 
-static void add_output_rules(struct firewall *fw, const struct guest_config *c)
+/* QEMU's own network, where it answers for the host. */
+static void refuse_qemu(struct firewall *fw, uint8_t family)
 {
 	const uint32_t netmask = htonl(~0U << (32 - GUEST_ETH0_PREFIX));
 	const uint32_t uplink = inet_addr(GUEST_ETH0_ADDRESS) & netmask;
+	struct in6_addr uplink6;
+
+	rule(fw, CHAIN_OUTPUT);
+	to(fw, "eth0");
+	family_is(fw, family);
+	if (family == NFPROTO_IPV4) {
+		load_payload(fw, NFT_PAYLOAD_NETWORK_HEADER, 16,
+			     sizeof(netmask));
+		mask(fw, &netmask, sizeof(netmask));
+		compare(fw, NFT_CMP_EQ, &uplink, sizeof(uplink));
+	} else {
+		inet_pton(AF_INET6, GUEST_ETH0_PREFIX6, &uplink6);
+		load_payload(fw, NFT_PAYLOAD_NETWORK_HEADER, 24, 8);
+		compare(fw, NFT_CMP_EQ, &uplink6, 8);
+	}
+	reject_with(fw, NFT_REJECT_ICMPX_UNREACH,
+		    NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
+	end(fw);
+}
+
+static void add_uplink_output(struct firewall *fw, uint8_t family,
+			      const struct guest_config *c)
+{
+	refuse_qemu(fw, family);
+	out_of_eth0(fw, family,
+		    c->tls_proxy.port ? GUEST_TLS_UID
+		    : c->transport[0] ? GUEST_TRANSPORT_UID
+				      : GUEST_TOR_UID,
+		    CHAIN_UPLINK);
+	out_of_eth0(fw, family, GUEST_RESOLVER_UID, CHAIN_RESOLVERS);
+
+	rule(fw, CHAIN_OUTPUT);
+	to(fw, "eth0");
+	family_is(fw, family);
+	conntrack(fw, NFT_CT_STATE, STATE_ESTABLISHED, true);
+	accept_it(fw);
+	end(fw);
+}
+
+static void add_output_rules(struct firewall *fw, const struct guest_config *c)
+{
+	struct in6_addr gateway6;
 
 	rule(fw, CHAIN_OUTPUT);
 	to(fw, "lo");
 	accept_it(fw);
 	end(fw);
 
-	rule(fw, CHAIN_OUTPUT);
-	to(fw, "eth0");
-	ipv4(fw);
-	load_payload(fw, NFT_PAYLOAD_NETWORK_HEADER, 16, sizeof(netmask));
-	mask(fw, &netmask, sizeof(netmask));
-	compare(fw, NFT_CMP_EQ, &uplink, sizeof(uplink));
-	reject_with(fw, NFT_REJECT_ICMPX_UNREACH,
-		    NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
-	end(fw);
-
-	out_of_eth0(fw,
-		    c->tls_proxy.port ? GUEST_TLS_UID
-		    : c->transport[0] ? GUEST_TRANSPORT_UID
-				      : GUEST_TOR_UID,
-		    CHAIN_UPLINK);
-	out_of_eth0(fw, GUEST_RESOLVER_UID, CHAIN_RESOLVERS);
-
-	rule(fw, CHAIN_OUTPUT);
-	to(fw, "eth0");
-	ipv4(fw);
-	conntrack(fw, NFT_CT_STATE, STATE_ESTABLISHED, true);
-	accept_it(fw);
-	end(fw);
+	if (c->ipv6) {
+		inet_pton(AF_INET6, GUEST_ETH0_GATEWAY6, &gateway6);
+		rule(fw, CHAIN_OUTPUT);
+		to(fw, "eth0");
+		neighbour_message(fw, ND_NEIGHBOR_ADVERT);
+		destination6(fw, &gateway6);
+		accept_it(fw);
+		end(fw);
+	}
+	add_uplink_output(fw, NFPROTO_IPV4, c);
+	if (c->ipv6)
+		add_uplink_output(fw, NFPROTO_IPV6, c);
 
 	rule(fw, CHAIN_OUTPUT);
 	to(fw, "eth1");

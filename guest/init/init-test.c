@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/ip.h"
 #include "init/config.h"
 #include "init/exits.h"
 #include "init/message.h"
@@ -593,12 +594,32 @@ static void test_config_uplink(void **state)
 		"tls_proxy=proxy.example 1 any\n",
 		"tls_proxy=a/b 1 own\n",
 		"tls_proxy=a.example 1 own\ntls_proxy=a.example 1 own\n",
+		"proxy=http [2001:db8::1] 1\n",
+		"proxy=http fe80::1 1\n",
+		"uplink=tcp6 tcp6\n",
+		"ipv6=2\n",
+		"ipv6=1\nipv6=1\n",
+		"peer=tcp fe80::1 1\n",
+		"peer=tcp fec0::2 1\n",
+		"peer=tcp ::1 1\n",
+		"peer=tcp ::ffff:192.0.2.1 1\n",
+		"resolver=ff02::1\n",
 	};
 	struct guest_config c;
 	char text[512];
 
 	assert_int_equal(parse(GOOD_CONFIG, &c), 0);
 	assert_true(c.any_tcp && !c.any_udp && c.n_peers == 0);
+	assert_false(c.any_tcp6 || c.any_udp6 || c.ipv6);
+	assert_int_equal(parse(GOOD_CONFIG "uplink=tcp6 udp6\nipv6=1\n"
+					   "peer=tcp 2001:db8::1 443\n"
+					   "resolver=fd00::53\n"
+					   "proxy=http 2001:db8::2 80\n",
+			       &c),
+			 0);
+	assert_true(!c.any_tcp && !c.any_udp && c.any_tcp6 && c.any_udp6);
+	assert_true(c.ipv6 && c.n_peers == 1 && c.n_resolvers == 1);
+	assert_string_equal(c.proxy.host, "2001:db8::2");
 	assert_int_equal(parse(GOOD_CONFIG
 			       "uplink=udp\npeer=tcp 192.0.2.1 443\n"
 			       "peer=udp 192.0.2.1 0\nresolver=10.0.0.1\n"
@@ -734,42 +755,85 @@ static void test_dns(void **state)
 	static const uint8_t local[] = { 0xc0, 12, 0, 1, 0,   1, 0, 0,
 					 0,    1,  0, 4, 127, 0, 0, 1 };
 	uint8_t p[512], query[DNS_QUERY_MAX];
+	char ip[IP_TEXT_MAX];
 	struct dns_result r;
 	size_t n;
 
-	n = (size_t)dns_query(0x1234, "a.example", query);
+	n = (size_t)dns_query(0x1234, "a.example", DNS_TYPE_A, query);
 	assert_int_equal(n, 27);
 	assert_memory_equal(query + 12, "\1a\7example\0\0\1\0\1", 15);
-	assert_int_equal(dns_query(1, "a..b", query), -EINVAL);
+	assert_int_equal(dns_query(1, "a..b", DNS_TYPE_A, query), -EINVAL);
 
 	n = dns_packet(p, 0x80, 3, answers, sizeof(answers));
-	assert_int_equal(dns_answer(p, n, 0x1234, "A.EXAMPLE", &r), 0);
+	assert_int_equal(dns_answer(p, n, 0x1234, "A.EXAMPLE", DNS_TYPE_A, &r),
+			 0);
 	assert_int_equal(r.n, 1);
-	assert_int_equal(ntohl(r.addresses[0].s_addr), 0xc0000201);
+	assert_string_equal(ip_format(&r.addresses[0], ip), "192.0.2.1");
 	assert_int_equal(r.ttl_s, 9);
 	/* Cut anywhere, it is refused and not read beyond. */
 	for (size_t i = 0; i < n; i++) {
 		uint8_t *cut = malloc(i ? i : 1);
 
 		memcpy(cut, p, i);
-		assert_int_equal(dns_answer(cut, i, 0x1234, "a.example", &r),
-				 -EBADMSG);
+		assert_int_equal(
+			dns_answer(cut, i, 0x1234, "a.example", DNS_TYPE_A, &r),
+			-EBADMSG);
 		free(cut);
 	}
-	assert_int_equal(dns_answer(p, n, 0x1235, "a.example", &r), -EBADMSG);
-	assert_int_equal(dns_answer(p, n, 0x1234, "c.example", &r), -EBADMSG);
+	assert_int_equal(dns_answer(p, n, 0x1235, "a.example", DNS_TYPE_A, &r),
+			 -EBADMSG);
+	assert_int_equal(dns_answer(p, n, 0x1234, "c.example", DNS_TYPE_A, &r),
+			 -EBADMSG);
 	n = dns_packet(p, 0x83, 0, "", 0);
-	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -ENOENT);
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", DNS_TYPE_A, &r),
+			 -ENOENT);
 	n = dns_packet(p, 0x82, 0, "", 0);
-	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -EREMOTEIO);
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", DNS_TYPE_A, &r),
+			 -EREMOTEIO);
 	n = dns_packet(p, 0x80, 0, "", 0);
-	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -ENODATA);
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", DNS_TYPE_A, &r),
+			 -ENODATA);
 	p[2] = 0x83;
-	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -E2BIG);
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", DNS_TYPE_A, &r),
+			 -E2BIG);
 	n = dns_packet(p, 0x80, 1, loop, sizeof(loop));
-	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -EBADMSG);
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", DNS_TYPE_A, &r),
+			 -EBADMSG);
 	n = dns_packet(p, 0x80, 1, local, sizeof(local));
-	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", &r), -ENODATA);
+	assert_int_equal(dns_answer(p, n, 0x1234, "a.example", DNS_TYPE_A, &r),
+			 -ENODATA);
+}
+
+static void test_dns_ipv6(void **state)
+{
+	/* An A record, a mapped, a link-local and a good address. */
+	static const uint8_t answers[] = {
+		0xc0, 12,   0,    1,    0, 1,  0, 0, 0, 9, 0,    4,    192, 0,
+		2,    1,    0xc0, 12,   0, 28, 0, 1, 0, 0, 0,    9,    0,   16,
+		0,    0,    0,    0,    0, 0,  0, 0, 0, 0, 0xff, 0xff, 192, 0,
+		2,    1,    0xc0, 12,   0, 28, 0, 1, 0, 0, 0,    9,    0,   16,
+		0xfe, 0x80, 0,    0,    0, 0,  0, 0, 0, 0, 0,    0,    0,   0,
+		0,    1,    0xc0, 12,   0, 28, 0, 1, 0, 0, 0,    9,    0,   16,
+		0x20, 0x01, 0x0d, 0xb8, 0, 0,  0, 0, 0, 0, 0,    0,    0,   0,
+		0,    7,
+	};
+	uint8_t p[512], query[DNS_QUERY_MAX];
+	char ip[IP_TEXT_MAX];
+	struct dns_result r;
+	size_t n;
+
+	n = (size_t)dns_query(0x1234, "a.example", DNS_TYPE_AAAA, query);
+	assert_memory_equal(query + 12, "\1a\7example\0\0\34\0\1", 15);
+	n = dns_packet(p, 0x80, 4, answers, sizeof(answers));
+	/* The answer to another question. */
+	assert_int_equal(
+		dns_answer(p, n, 0x1234, "a.example", DNS_TYPE_AAAA, &r),
+		-EBADMSG);
+	p[24] = DNS_TYPE_AAAA;
+	assert_int_equal(
+		dns_answer(p, n, 0x1234, "a.example", DNS_TYPE_AAAA, &r), 0);
+	assert_int_equal(r.n, 1);
+	assert_string_equal(ip_format(&r.addresses[0], ip), "2001:db8::7");
 }
 
 int main(void)
@@ -786,6 +850,7 @@ int main(void)
 		cmocka_unit_test(test_pt),
 		cmocka_unit_test(test_tls_log),
 		cmocka_unit_test(test_dns),
+		cmocka_unit_test(test_dns_ipv6),
 		cmocka_unit_test(test_torrc),
 		cmocka_unit_test(test_torrc_fixed),
 		cmocka_unit_test(test_line_reader),

@@ -54,6 +54,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/ip.h"
 #include "init/agent.h"
 #include "init/button.h"
 #include "init/child.h"
@@ -132,8 +133,8 @@ struct init {
 
 	struct names names;
 	struct program resolver;
-	int names_retry_ms;          /* the next pause after a failure */
-	struct in_addr proxy_in_use; /* 0: none that was looked up */
+	int names_retry_ms;           /* the next pause after a failure */
+	struct in6_addr proxy_in_use; /* ::, none that was looked up */
 
 	bool stopping;
 	/* Absolute times, system_now_ms(); 0: none. */
@@ -449,12 +450,12 @@ static void hear_transport(void *userdata, char *line, bool cut)
 static void start_transport(struct init *in)
 {
 	struct error e = ERROR_NULL(e);
-	struct in_addr proxy = { 0 };
+	struct in6_addr proxy = { 0 };
 
 	names_address(&in->names, in->config.proxy.host, &proxy);
 	in->transport_port = 0;
 	in->transport.pid =
-		transport_start(&in->config, proxy, &in->transport.output, &e);
+		transport_start(&in->config, &proxy, &in->transport.output, &e);
 	if (in->transport.pid < 0)
 		fail(in, "%s", e.text);
 	begin(in, &in->transport, TAG_TRANSPORT_OUTPUT);
@@ -493,11 +494,11 @@ static void hear_tls(void *userdata, char *line, bool cut)
 static void start_tls(struct init *in)
 {
 	struct error e = ERROR_NULL(e);
-	struct in_addr address = { 0 };
+	struct in6_addr address = { 0 };
 
 	names_address(&in->names, in->config.tls_proxy.host, &address);
 	in->tls.pid =
-		tls_start(&in->config.tls_proxy, address, &in->tls.output, &e);
+		tls_start(&in->config.tls_proxy, &address, &in->tls.output, &e);
 	if (in->tls.pid < 0)
 		fail(in, "%s", e.text);
 	begin(in, &in->tls, TAG_TLS_OUTPUT);
@@ -592,8 +593,8 @@ static void hear_resolver(void *userdata, char *line, bool cut)
 
 static void start_lookup(struct init *in)
 {
-	const char *argv[3 + GUEST_RESOLVERS_MAX + GUEST_NAMES_MAX + 1];
-	char resolvers[GUEST_RESOLVERS_MAX][INET_ADDRSTRLEN];
+	const char *argv[4 + GUEST_RESOLVERS_MAX + GUEST_NAMES_MAX + 1];
+	char resolvers[GUEST_RESOLVERS_MAX][IP_TEXT_MAX];
 	const char *const environment[] = { NULL };
 	const struct child child = {
 		.what = "the resolver",
@@ -613,9 +614,10 @@ static void start_lookup(struct init *in)
 		fail(in, "%s", e.text);
 	argv[n++] = "/init";
 	argv[n++] = RESOLVER_WORD;
+	if (in->config.ipv6)
+		argv[n++] = RESOLVER_IPV6;
 	for (size_t i = 0; i < in->config.n_resolvers; i++)
-		argv[n++] = inet_ntop(AF_INET, &in->config.resolvers[i],
-				      resolvers[i], INET_ADDRSTRLEN);
+		argv[n++] = ip_format(&in->config.resolvers[i], resolvers[i]);
 	argv[n++] = "--";
 	for (size_t i = 0; i < in->config.n_names; i++)
 		argv[n++] = in->config.names[i].host;
@@ -651,15 +653,15 @@ static void schedule_lookup(struct init *in)
 static void check_proxy(struct init *in)
 {
 	const struct guest_config *c = &in->config;
-	struct in_addr now;
+	struct in6_addr now;
 
 	/* Tor's or the transport's, and then the only one to talk to. */
 	if (c->n_names != 1 || c->n_peers > 0 ||
 	    (c->transport[0] && !c->proxy.scheme[0]) ||
 	    names_address(&in->names, c->names[0].host, &now) < 0)
 		return;
-	if (in->proxy_in_use.s_addr && in->tor.pid > 0 &&
-	    !names_has(&in->names, c->names[0].host, in->proxy_in_use))
+	if (!IN6_IS_ADDR_UNSPECIFIED(&in->proxy_in_use) && in->tor.pid > 0 &&
+	    !names_has(&in->names, c->names[0].host, &in->proxy_in_use))
 		kill(in->tor.pid, SIGKILL);
 	in->proxy_in_use = now;
 }
@@ -926,7 +928,8 @@ static void boot(struct init *in, const sigset_t *signals)
 	stage(in, "config");
 
 	/* The firewall is there before any link is up. */
-	if (network_name_links(&e) < 0 || system_tune(&e) < 0 ||
+	if (network_name_links(&e) < 0 ||
+	    system_tune(in->config.ipv6, &e) < 0 ||
 	    firewall_load(&in->names, &e) < 0)
 		fail(in, "%s", e.text);
 	stage(in, "firewall");

@@ -7,12 +7,11 @@
  */
 #include "init/message.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "init/dns.h"
+#include "base/ip.h"
 
 static void hand_out(struct line_reader *reader, line_fn fn, void *userdata)
 {
@@ -88,15 +87,14 @@ static int parse_token(const char *args, struct host_message *message)
 
 static int parse_resolvers(const char *args, struct host_message *message)
 {
-	char copy[GUEST_RESOLVERS_MAX * INET_ADDRSTRLEN], *rest = copy, *word;
+	char copy[GUEST_RESOLVERS_MAX * IP_TEXT_MAX], *rest = copy, *word;
 
 	if (snprintf(copy, sizeof(copy), "%s", args) >= (int)sizeof(copy))
 		return -EINVAL;
 	while ((word = strsep(&rest, " "))) {
 		if (message->n_resolvers == GUEST_RESOLVERS_MAX ||
-		    inet_pton(AF_INET, word,
-			      &message->resolvers[message->n_resolvers]) != 1 ||
-		    !dns_usable(message->resolvers[message->n_resolvers]))
+		    ip_parse(word, &message->resolvers[message->n_resolvers]) ||
+		    !ip_is_unicast(&message->resolvers[message->n_resolvers]))
 			return -EINVAL;
 		message->n_resolvers++;
 	}

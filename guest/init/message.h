@@ -47,8 +47,8 @@ struct host_message {
 	enum host_message_type type;
 	int64_t seconds;  /* TIME: UTC since 1970, 0 to GUEST_TIME_MAX */
 	long nanoseconds; /* TIME: 0 to 999999999 */
-	char token[HOST_TOKEN_MAX + 1];                /* PING */
-	struct in_addr resolvers[GUEST_RESOLVERS_MAX]; /* RESOLVERS */
+	char token[HOST_TOKEN_MAX + 1];                 /* PING */
+	struct in6_addr resolvers[GUEST_RESOLVERS_MAX]; /* RESOLVERS */
 	size_t n_resolvers;
 };
 

@@ -1,12 +1,12 @@
 #include "init/names.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "base/ip.h"
 #include "base/util.h"
 #include "init/system.h"
 
@@ -32,8 +32,8 @@ static int parse_found(char *text, struct dns_result *ret)
 		return -EINVAL;
 	while ((word = strsep(&rest, " "))) {
 		if (ret->n == GUEST_NAME_ADDRESSES_MAX ||
-		    inet_pton(AF_INET, word, &ret->addresses[ret->n]) != 1 ||
-		    !dns_usable(ret->addresses[ret->n]))
+		    ip_parse(word, &ret->addresses[ret->n]) < 0 ||
+		    !ip_is_unicast(&ret->addresses[ret->n]))
 			return -EINVAL;
 		ret->n++;
 	}
@@ -77,46 +77,49 @@ int names_hear(struct names *names, char *line, const char **ret_name,
 
 /* @fn for each address of a host. Return: the first that is not 0 */
 static int each_address(const struct names *names, const char *host,
-			int (*fn)(void *userdata, struct in_addr address),
+			int (*fn)(void *userdata,
+				  const struct in6_addr *address),
 			void *userdata)
 {
 	const struct guest_config *c = names->config;
-	struct in_addr literal;
+	struct in6_addr literal;
 	int r = 0;
 
-	if (inet_pton(AF_INET, host, &literal) == 1)
-		return fn(userdata, literal);
+	if (ip_parse(host, &literal) == 0)
+		return fn(userdata, &literal);
 	for (size_t i = 0; i < c->n_hosts && r == 0; i++)
 		if (!strcasecmp(c->hosts[i].name, host))
-			r = fn(userdata, c->hosts[i].address);
+			r = fn(userdata, &c->hosts[i].address);
 	for (size_t i = 0; i < c->n_names && r == 0; i++)
 		for (size_t k = 0; k < names->found[i].n && r == 0; k++)
 			if (!strcasecmp(c->names[i].host, host))
-				r = fn(userdata, names->found[i].addresses[k]);
+				r = fn(userdata, &names->found[i].addresses[k]);
 	return r;
 }
 
-static int take_first(void *userdata, struct in_addr address)
+static int take_first(void *userdata, const struct in6_addr *address)
 {
-	*(struct in_addr *)userdata = address;
+	*(struct in6_addr *)userdata = *address;
 	return 1;
 }
 
 int names_address(const struct names *names, const char *host,
-		  struct in_addr *ret)
+		  struct in6_addr *ret)
 {
 	return each_address(names, host, take_first, ret) ? 0 : -ENOENT;
 }
 
-static int is_same(void *userdata, struct in_addr address)
+static int is_same(void *userdata, const struct in6_addr *address)
 {
-	return ((struct in_addr *)userdata)->s_addr == address.s_addr;
+	return ip_equal(userdata, address);
 }
 
 bool names_has(const struct names *names, const char *host,
-	       struct in_addr address)
+	       const struct in6_addr *address)
 {
-	return each_address(names, host, is_same, &address);
+	struct in6_addr wanted = *address;
+
+	return each_address(names, host, is_same, &wanted);
 }
 
 bool names_usable(const struct names *names)
@@ -127,7 +130,7 @@ bool names_usable(const struct names *names)
 		if (names->found[i].n > 0 &&
 		    c->names[i].protocol == IPPROTO_TCP)
 			return true;
-	return c->any_tcp || c->n_peers > 0;
+	return c->any_tcp || c->any_tcp6 || c->n_peers > 0;
 }
 
 struct hosts {
@@ -135,12 +138,13 @@ struct hosts {
 	size_t len;
 };
 
-static void put(struct hosts *hosts, const char *name, struct in_addr address)
+static void put(struct hosts *hosts, const char *name,
+		const struct in6_addr *address)
 {
-	char ip[INET_ADDRSTRLEN];
+	char ip[IP_TEXT_MAX];
 	size_t left = sizeof(hosts->text) - hosts->len;
 	int n = snprintf(hosts->text + hosts->len, left, "%s %s\n",
-			 inet_ntop(AF_INET, &address, ip, sizeof(ip)), name);
+			 ip_format(address, ip), name);
 
 	if (n > 0 && (size_t)n < left)
 		hosts->len += (size_t)n;
@@ -153,10 +157,10 @@ int names_write(const struct names *names, struct error *e)
 
 	hosts.len = 0;
 	for (size_t i = 0; i < c->n_hosts; i++)
-		put(&hosts, c->hosts[i].name, c->hosts[i].address);
+		put(&hosts, c->hosts[i].name, &c->hosts[i].address);
 	for (size_t i = 0; i < c->n_names; i++)
 		for (size_t k = 0; k < names->found[i].n; k++)
 			put(&hosts, c->names[i].host,
-			    names->found[i].addresses[k]);
+			    &names->found[i].addresses[k]);
 	return system_write_file(GUEST_HOSTS, hosts.text, hosts.len, 0444, e);
 }

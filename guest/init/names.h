@@ -31,11 +31,11 @@ int names_hear(struct names *names, char *line, const char **ret_name,
 
 /* The first address of a host: itself, pinned or found. Return: 0 or -ENOENT */
 int names_address(const struct names *names, const char *host,
-		  struct in_addr *ret);
+		  struct in6_addr *ret);
 
 /* Whether @address is one of the host's. */
 bool names_has(const struct names *names, const char *host,
-	       struct in_addr address);
+	       const struct in6_addr *address);
 
 /* Whether there is anybody to talk to yet. */
 bool names_usable(const struct names *names);

@@ -4,7 +4,8 @@
  * Two virtio links, told apart by their hardware addresses. The kernel names
  * them in the order it finds them, so they are renamed while they are down, by
  * way of names that cannot collide. Nothing is learnt from the wire: addresses,
- * the route and the host's neighbour entry are fixed, IPv6 is off.
+ * the route and the host's neighbour entry are fixed, IPv6 is off but for
+ * eth0's address where the configuration asks for it.
  */
 #include "init/network.h"
 
@@ -124,19 +125,26 @@ int network_name_links(struct error *e)
 	return 0;
 }
 
-static int add_address(struct netlink *nl, int index, struct in_addr address,
-		       int prefix)
+static size_t address_size(int family)
+{
+	return family == AF_INET6 ? sizeof(struct in6_addr)
+				  : sizeof(struct in_addr);
+}
+
+/* @address: as @family has it, likewise below */
+static int add_address(struct netlink *nl, int index, int family,
+		       const void *address, int prefix)
 {
 	struct ifaddrmsg *m;
 
 	m = netlink_begin(nl, RTM_NEWADDR,
 			  NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, sizeof(*m));
-	m->ifa_family = AF_INET;
+	m->ifa_family = (uint8_t)family;
 	m->ifa_prefixlen = (uint8_t)prefix;
 	m->ifa_scope = RT_SCOPE_UNIVERSE;
 	m->ifa_index = (uint32_t)index;
-	netlink_put(nl, IFA_LOCAL, &address, sizeof(address));
-	netlink_put(nl, IFA_ADDRESS, &address, sizeof(address));
+	netlink_put(nl, IFA_LOCAL, address, address_size(family));
+	netlink_put(nl, IFA_ADDRESS, address, address_size(family));
 	netlink_end(nl);
 	return netlink_commit(nl);
 }
@@ -155,44 +163,61 @@ static int set_up(struct netlink *nl, int index, uint32_t mtu)
 	return netlink_commit(nl);
 }
 
-static int add_neighbour(struct netlink *nl, int index, struct in_addr address,
-			 const uint8_t mac[6])
+static int add_neighbour(struct netlink *nl, int index, int family,
+			 const void *address, const uint8_t mac[6])
 {
 	struct ndmsg *m;
 
 	m = netlink_begin(nl, RTM_NEWNEIGH,
 			  NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, sizeof(*m));
-	m->ndm_family = AF_INET;
+	m->ndm_family = (uint8_t)family;
 	m->ndm_ifindex = index;
 	m->ndm_state = NUD_PERMANENT;
-	netlink_put(nl, NDA_DST, &address, sizeof(address));
+	netlink_put(nl, NDA_DST, address, address_size(family));
 	netlink_put(nl, NDA_LLADDR, mac, 6);
 	netlink_end(nl);
 	return netlink_commit(nl);
 }
 
-static int add_default_route(struct netlink *nl, int index)
+static int add_default_route(struct netlink *nl, int index, int family,
+			     const void *gateway)
 {
-	struct in_addr gateway = { .s_addr = inet_addr(GUEST_ETH0_GATEWAY) };
 	struct rtmsg *m;
 
 	m = netlink_begin(nl, RTM_NEWROUTE,
 			  NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, sizeof(*m));
-	m->rtm_family = AF_INET;
+	m->rtm_family = (uint8_t)family;
 	m->rtm_table = RT_TABLE_MAIN;
 	m->rtm_protocol = RTPROT_STATIC;
 	m->rtm_scope = RT_SCOPE_UNIVERSE;
 	m->rtm_type = RTN_UNICAST;
-	netlink_put(nl, RTA_GATEWAY, &gateway, sizeof(gateway));
+	netlink_put(nl, RTA_GATEWAY, gateway, address_size(family));
 	netlink_put_u32(nl, RTA_OIF, (uint32_t)index);
 	netlink_end(nl);
 	return netlink_commit(nl);
+}
+
+/* libslirp needs no neighbour entry: it takes what is sent to any address, and
+ * asks for ours. */
+static int add_ipv6(struct netlink *nl, int index)
+{
+	static const uint8_t any_mac[6] = { 0x52, 0x56, 0, 0, 0, 2 };
+	struct in6_addr address, gateway;
+	int r;
+
+	inet_pton(AF_INET6, GUEST_ETH0_ADDRESS6, &address);
+	inet_pton(AF_INET6, GUEST_ETH0_GATEWAY6, &gateway);
+	r = add_address(nl, index, AF_INET6, &address, 64);
+	if (r == 0)
+		r = add_neighbour(nl, index, AF_INET6, &gateway, any_mac);
+	return r < 0 ? r : add_default_route(nl, index, AF_INET6, &gateway);
 }
 
 int network_up(const struct guest_config *config, struct error *e)
 {
 	_cleanup_(netlink_close) struct netlink nl = NETLINK_NULL(nl);
 	struct in_addr uplink = { .s_addr = inet_addr(GUEST_ETH0_ADDRESS) };
+	struct in_addr gateway = { .s_addr = inet_addr(GUEST_ETH0_GATEWAY) };
 	int lo = (int)if_nametoindex("lo");
 	int eth0 = (int)if_nametoindex(ETH0);
 	int eth1 = (int)if_nametoindex(ETH1);
@@ -203,15 +228,17 @@ int network_up(const struct guest_config *config, struct error *e)
 				 strerror(-r));
 	if ((r = set_up(&nl, lo, 0)) < 0)
 		return error_set(e, r, "lo does not come up: %s", strerror(-r));
-	if ((r = add_address(&nl, eth0, uplink, GUEST_ETH0_PREFIX)) < 0 ||
+	if ((r = add_address(&nl, eth0, AF_INET, &uplink, GUEST_ETH0_PREFIX)) <
+		    0 ||
 	    (r = set_up(&nl, eth0, 0)) < 0 ||
-	    (r = add_default_route(&nl, eth0)) < 0)
+	    (r = add_default_route(&nl, eth0, AF_INET, &gateway)) < 0 ||
+	    (config->ipv6 && (r = add_ipv6(&nl, eth0)) < 0))
 		return error_set(e, r, "the uplink eth0 does not come up: %s",
 				 strerror(-r));
-	if ((r = add_address(&nl, eth1, config->vm_ip, 30)) < 0 ||
+	if ((r = add_address(&nl, eth1, AF_INET, &config->vm_ip, 30)) < 0 ||
 	    (r = set_up(&nl, eth1, GUEST_ETH1_MTU)) < 0 ||
-	    (r = add_neighbour(&nl, eth1, config->host_ip, config->host_mac)) <
-		    0)
+	    (r = add_neighbour(&nl, eth1, AF_INET, &config->host_ip,
+			       config->host_mac)) < 0)
 		return error_set(e, r, "the TAP's eth1 does not come up: %s",
 				 strerror(-r));
 	return 0;

@@ -3,10 +3,11 @@
 #pragma once
 
 #define RESOLVER_WORD "resolver" /* argv[1] */
+#define RESOLVER_IPV6 "-6"       /* IPv6 addresses are looked up, too */
 
 /**
  * resolver_main() - Ask resolvers for names, say what they answer
- * @argv:	IPv4 addresses of resolvers, "--", host names
+ * @argv:	RESOLVER_IPV6 or not, addresses of resolvers, "--", host names
  *
  * Writes a line for each name: "ok NAME SECONDS ADDRESS [ADDRESS ...]" or "no
  * NAME REASON", where SECONDS is how long it may be kept. Return: exit status

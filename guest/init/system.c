@@ -168,6 +168,23 @@ static const struct {
 	{ "kernel/panic", "1", false },
 };
 
+/* eth0's IPv6, where it is asked for: one address and one route, both fixed.
+ * Nothing is learnt, nothing is said unasked. The last line lets it begin. */
+static const struct {
+	const char *path;
+	const char *value;
+} ipv6_settings[] = {
+	{ "net/ipv6/conf/all/forwarding", "0" },
+	{ "net/ipv6/conf/eth0/accept_ra", "0" },
+	{ "net/ipv6/conf/eth0/autoconf", "0" },
+	{ "net/ipv6/conf/eth0/accept_redirects", "0" },
+	{ "net/ipv6/conf/eth0/accept_source_route", "-1" },
+	{ "net/ipv6/conf/eth0/accept_dad", "0" },
+	{ "net/ipv6/conf/eth0/router_solicitations", "0" },
+	{ "net/ipv6/conf/eth0/addr_gen_mode", "1" }, /* none: no fe80:: */
+	{ "net/ipv6/conf/eth0/disable_ipv6", "0" },
+};
+
 static int write_setting(const char *path, const char *value)
 {
 	char full[128];
@@ -182,16 +199,29 @@ static int write_setting(const char *path, const char *value)
 	return write(fd, value, n) == (ssize_t)n ? 0 : -errno;
 }
 
-int system_tune(struct error *e)
+static int not_set(const char *path, const char *value, int r, struct error *e)
+{
+	return error_set(e, r, "cannot set %s to %s: %s", path, value,
+			 strerror(-r));
+}
+
+int system_tune(bool ipv6, struct error *e)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
 		int r = write_setting(settings[i].path, settings[i].value);
 
 		/* An optional one that exists is not optional. */
 		if (r < 0 && !(settings[i].optional && r == -ENOENT))
-			return error_set(e, r, "cannot set %s to %s: %s",
-					 settings[i].path, settings[i].value,
-					 strerror(-r));
+			return not_set(settings[i].path, settings[i].value, r,
+				       e);
+	}
+	for (size_t i = 0; ipv6 && i < ARRAY_SIZE(ipv6_settings); i++) {
+		int r = write_setting(ipv6_settings[i].path,
+				      ipv6_settings[i].value);
+
+		if (r < 0)
+			return not_set(ipv6_settings[i].path,
+				       ipv6_settings[i].value, r, e);
 	}
 	return 0;
 }

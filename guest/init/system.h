@@ -19,7 +19,7 @@ int system_load_modules(void (*optional_failed)(void *userdata,
 			void *userdata, struct error *e);
 
 /* Kernel settings (sysctl). After the modules, before links are up. */
-int system_tune(struct error *e);
+int system_tune(bool ipv6, struct error *e);
 
 /**
  * system_lock_down() - Take away what is not needed after the boot

@@ -14,13 +14,13 @@
  */
 #include "init/tls.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/ip.h"
 #include "init/child.h"
 #include "init/contract.h"
 #include "init/system.h"
@@ -44,14 +44,14 @@ int tls_prepare(struct error *e)
 }
 
 static int write_conf(const struct guest_tls_proxy *proxy,
-		      struct in_addr address, struct error *e)
+		      const struct in6_addr *address, struct error *e)
 {
-	char text[1024], ip[INET_ADDRSTRLEN];
-	struct in_addr literal;
-	bool named = inet_pton(AF_INET, proxy->host, &literal) != 1;
+	char text[1024], ip[IP_TEXT_MAX];
+	struct in6_addr literal;
+	bool named = ip_parse(proxy->host, &literal) < 0;
 	int n;
 
-	inet_ntop(AF_INET, &address, ip, sizeof(ip));
+	/* The port is what follows the last colon: no brackets. */
 	n = snprintf(text, sizeof(text),
 		     "foreground = yes\n"
 		     "syslog = no\n"
@@ -68,7 +68,7 @@ static int write_conf(const struct guest_tls_proxy *proxy,
 		     "sslVersionMin = TLSv1.2\n"
 		     "TIMEOUTconnect = 30\n"
 		     "TIMEOUTbusy = 60\n",
-		     GUEST_TLS_PORT, ip, proxy->port,
+		     GUEST_TLS_PORT, ip_format(address, ip), proxy->port,
 		     named ? "checkHost" : "checkIP", proxy->host,
 		     named ? proxy->host : "",
 		     proxy->own_authorities ? GUEST_TLS_AUTHORITIES
@@ -78,8 +78,9 @@ static int write_conf(const struct guest_tls_proxy *proxy,
 	return system_write_file(TLS_CONF, text, (size_t)n, 0444, e);
 }
 
-pid_t tls_start(const struct guest_tls_proxy *proxy, struct in_addr address,
-		int *ret_output, struct error *e)
+pid_t tls_start(const struct guest_tls_proxy *proxy,
+		const struct in6_addr *address, int *ret_output,
+		struct error *e)
 {
 	static const char *const argv[] = { TLS_PROGRAM, TLS_CONF, NULL };
 	static const char *const environment[] = { NULL };

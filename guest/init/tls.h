@@ -14,5 +14,6 @@ int tls_prepare(struct error *e);
  *
  * Return: its process id or a negative errno, as child_start().
  */
-pid_t tls_start(const struct guest_tls_proxy *proxy, struct in_addr address,
-		int *ret_output, struct error *e);
+pid_t tls_start(const struct guest_tls_proxy *proxy,
+		const struct in6_addr *address, int *ret_output,
+		struct error *e);

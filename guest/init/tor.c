@@ -1,6 +1,5 @@
 #include "init/tor.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/ip.h"
 #include "base/util.h"
 #include "init/child.h"
 #include "init/contract.h"
@@ -67,8 +67,8 @@ static size_t proxy_host(const char *line, size_t len, const char **ret)
 static void write_line(FILE *out, const char *line, size_t len,
 		       const struct names *names)
 {
-	char host[GUEST_HOST_NAME_MAX + 1], ip[INET_ADDRSTRLEN];
-	struct in_addr address;
+	char host[GUEST_HOST_NAME_MAX + 1], ip[IP_TEXT_MAX];
+	struct in6_addr address;
 	const char *at = NULL;
 	size_t n = proxy_host(line, len, &at);
 
@@ -76,9 +76,10 @@ static void write_line(FILE *out, const char *line, size_t len,
 	if (n > 0 && n < sizeof(host)) {
 		memcpy(host, at, n);
 		host[n] = '\0';
-		if (names_address(names, host, &address) == 0 &&
-		    inet_ntop(AF_INET, &address, ip, sizeof(ip))) {
-			fprintf(out, "%.*s%s", (int)(at - line), line, ip);
+		if (names_address(names, host, &address) == 0) {
+			ip_format(&address, ip);
+			fprintf(out, ip_is_v4(&address) ? "%.*s%s" : "%.*s[%s]",
+				(int)(at - line), line, ip);
 			len -= (size_t)(at + n - line);
 			line = at + n;
 		}

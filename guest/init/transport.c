@@ -12,13 +12,13 @@
  */
 #include "init/transport.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/ip.h"
 #include "base/util.h"
 #include "init/child.h"
 #include "init/contract.h"
@@ -42,19 +42,23 @@ int transport_prepare(struct error *e)
 }
 
 static void proxy_variable(const struct guest_proxy *proxy,
-			   struct in_addr address, char *ret, size_t size)
+			   const struct in6_addr *address, char *ret,
+			   size_t size)
 {
-	char ip[INET_ADDRSTRLEN];
+	const bool v4 = ip_is_v4(address);
+	char ip[IP_TEXT_MAX];
 
-	inet_ntop(AF_INET, &address, ip, sizeof(ip));
-	snprintf(ret, size, "TOR_PT_PROXY=%s://%s%s%s:%u", proxy->scheme,
-		 proxy->login, proxy->login[0] ? "@" : "", ip, proxy->port);
+	ip_format(address, ip);
+	snprintf(ret, size, "TOR_PT_PROXY=%s://%s%s%s%s%s:%u", proxy->scheme,
+		 proxy->login, proxy->login[0] ? "@" : "", v4 ? "" : "[", ip,
+		 v4 ? "" : "]", proxy->port);
 }
 
 static const char state_location[] = "TOR_PT_STATE_LOCATION=" TRANSPORT_STATE;
 
-pid_t transport_start(const struct guest_config *config, struct in_addr proxy,
-		      int *ret_output, struct error *e)
+pid_t transport_start(const struct guest_config *config,
+		      const struct in6_addr *proxy, int *ret_output,
+		      struct error *e)
 {
 	static const char *const argv[] = { TRANSPORT_PROGRAM, NULL };
 	char method[64], proxy_line[1024];

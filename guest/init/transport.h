@@ -13,5 +13,6 @@ int transport_prepare(struct error *e);
  *
  * Return: its process id or a negative errno, as child_start().
  */
-pid_t transport_start(const struct guest_config *config, struct in_addr proxy,
-		      int *ret_output, struct error *e);
+pid_t transport_start(const struct guest_config *config,
+		      const struct in6_addr *proxy, int *ret_output,
+		      struct error *e);

@@ -282,6 +282,8 @@ static struct net_uplink uplink_from(const struct broker_uplink *uplink)
 	struct net_uplink ret = {
 		.any_tcp = uplink->any & BROKER_UPLINK_ANY_TCP,
 		.any_udp = uplink->any & BROKER_UPLINK_ANY_UDP,
+		.any_tcp6 = uplink->any & BROKER_UPLINK_ANY_TCP6,
+		.any_udp6 = uplink->any & BROKER_UPLINK_ANY_UDP6,
 		.n_peers = uplink->n_peers,
 	};
 

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/ip.h"
 #include "vm/fds.h"
 
 static const char *const request_names[] = {
@@ -100,7 +101,8 @@ int broker_net_check(const struct broker_net *net, struct error *e)
 
 static int check_peers(const struct broker_uplink *uplink, struct error *e)
 {
-	const uint32_t known = BROKER_UPLINK_ANY_TCP | BROKER_UPLINK_ANY_UDP;
+	const uint32_t known = BROKER_UPLINK_ANY_TCP | BROKER_UPLINK_ANY_UDP |
+			       BROKER_UPLINK_ANY_TCP6 | BROKER_UPLINK_ANY_UDP6;
 
 	if (uplink->any & ~known || uplink->n_peers > BROKER_PEERS_MAX)
 		return error_set(e, -EBADMSG,
@@ -108,7 +110,6 @@ static int check_peers(const struct broker_uplink *uplink, struct error *e)
 				 "be");
 	for (size_t i = 0; i < uplink->n_peers; i++) {
 		const struct broker_peer *peer = &uplink->peers[i];
-		uint32_t top = ntohl(peer->address.s_addr) >> 24;
 
 		if ((peer->protocol != IPPROTO_TCP || peer->port == 0) &&
 		    peer->protocol != IPPROTO_UDP)
@@ -117,7 +118,7 @@ static int check_peers(const struct broker_uplink *uplink, struct error *e)
 				"peer %zu of the uplink has no port or "
 				"no protocol",
 				i);
-		if (peer->zero != 0 || top == 0 || top == 127 || top >= 224)
+		if (peer->zero != 0 || !ip_is_unicast(&peer->address))
 			return error_set(e, -EBADMSG,
 					 "peer %zu of the uplink is no "
 					 "unicast address",

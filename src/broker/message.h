@@ -129,14 +129,16 @@ struct broker_net {
 #define BROKER_PEERS_MAX 104
 
 enum {
-	BROKER_UPLINK_ANY_TCP = 1 << 0, /* any public address */
+	BROKER_UPLINK_ANY_TCP = 1 << 0, /* any public IPv4 address */
 	BROKER_UPLINK_ANY_UDP = 1 << 1,
+	BROKER_UPLINK_ANY_TCP6 = 1 << 2, /* any public IPv6 address */
+	BROKER_UPLINK_ANY_UDP6 = 1 << 3,
 };
 
 struct broker_peer {
-	struct in_addr address; /* unicast; may be private */
-	uint16_t port;          /* host order; 0, UDP: any but 53 */
-	uint8_t protocol;       /* IPPROTO_TCP or IPPROTO_UDP */
+	struct in6_addr address; /* base/ip.h; unicast; may be private */
+	uint16_t port;           /* host order; 0, UDP: any but 53 */
+	uint8_t protocol;        /* IPPROTO_TCP or IPPROTO_UDP */
 	uint8_t zero;
 };
 

@@ -823,7 +823,14 @@ class Connection(Base):
                 b"state UP" not in subprocess.check_output(["ip", "link", "show", "v0"]):
             self.assertLess(time.monotonic(), end)
             time.sleep(0.02)
-        self.assertIn("no IPv4 address", self.findings(1)["link"]["text"])
+        self.assertIn("no address", self.findings(1)["link"]["text"])
+        ip("addr", "add", "2001:db8::2/64", "dev", "v0", "nodad")
+        self.assertIn("no default route", self.findings(1)["route"]["text"])
+        ip("route", "add", "default", "via", "2001:db8::1")
+        route = self.findings(0)["route"]
+        self.assertEqual((route["result"], route["text"]), ("note", "this network has IPv6 only"))
+        self.assertIn("tor.client_use_ipv4 false", route["next"])
+        ip("-6", "route", "del", "default")
         ip("addr", "add", "192.0.2.2/24", "dev", "v0")
         found = self.findings(1)
         self.assertEqual(found["link"]["result"], "ok")

@@ -56,8 +56,18 @@ static void add(struct findings *f, const char *check, const char *result,
 /* ------------------------------------------------------------------------- */
 /* The kernel */
 
+/* Whether others can answer it: neither loopback's nor IPv6's link-local. */
+static bool is_address(const struct sockaddr *sa)
+{
+	const struct sockaddr_in6 *sa6 = (const void *)sa;
+
+	return sa && (sa->sa_family == AF_INET ||
+		      (sa->sa_family == AF_INET6 &&
+		       !IN6_IS_ADDR_LINKLOCAL(&sa6->sin6_addr)));
+}
+
 /* The first interface besides @own that carries something, and whether it has
- * an IPv4 address. */
+ * an address. */
 static bool find_link(const char *own, char *ret, size_t size, bool *ret_ip)
 {
 	struct ifaddrs *list, *a;
@@ -68,7 +78,7 @@ static bool find_link(const char *own, char *ret, size_t size, bool *ret_ip)
 		return false;
 	for (a = list; a; a = a->ifa_next) {
 		const unsigned int up = IFF_UP | IFF_RUNNING;
-		bool ip = a->ifa_addr && a->ifa_addr->sa_family == AF_INET;
+		bool ip = is_address(a->ifa_addr);
 
 		if ((a->ifa_flags & up) != up || a->ifa_flags & IFF_LOOPBACK ||
 		    !strcmp(a->ifa_name, own))
@@ -102,6 +112,30 @@ static bool find_default_route(const char *own)
 	return found;
 }
 
+/* The same of IPv6, in any table: T has none. */
+static bool find_default_route6(const char *own)
+{
+	FILE *in = fopen("/proc/net/ipv6_route", "re");
+	char line[256], name[IF_NAMESIZE], to[33], len[3], flags[16];
+	bool found = false;
+
+	if (!in)
+		return false;
+	while (!found && fgets(line, sizeof(line), in)) {
+		unsigned long bits;
+
+		if (sscanf(line, "%32s %2s %*s %*s %*s %*s %*s %*s %15s %15s",
+			   to, len, flags, name) != 4)
+			continue;
+		bits = strtoul(flags, NULL, 16);
+		found = strspn(to, "0") == 32 && !strcmp(len, "00") &&
+			bits & RTF_UP && !(bits & RTF_REJECT) &&
+			strcmp(name, own) != 0 && strcmp(name, "lo") != 0;
+	}
+	fclose(in);
+	return found;
+}
+
 static void ask_kernel(struct findings *f)
 {
 	static const char own[] = "torvm0";
@@ -118,12 +152,18 @@ static void ask_kernel(struct findings *f)
 		add(f, "link", "bad",
 		    "see what the network manager says: the link works, but "
 		    "nobody gives it an address (DHCP)",
-		    "%s is up, but has no IPv4 address", name);
+		    "%s is up, but has no address", name);
 		return;
 	}
 	add(f, "link", "ok", "", "%s is up and has an address", name);
 	if (find_default_route(own))
 		add(f, "route", "ok", "", "there is a default route");
+	else if (find_default_route6(own))
+		add(f, "route", "note",
+		    "in the configuration tor.client_use_ipv6 true and "
+		    "tor.client_use_ipv4 false, unless a bridge or proxy has "
+		    "an IPv6 address",
+		    "this network has IPv6 only");
 	else
 		add(f, "route", "bad",
 		    "see what the network manager says: no router was named",

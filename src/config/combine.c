@@ -265,6 +265,38 @@ static int check_twice(const struct config *cfg,
 	return 0;
 }
 
+/* The firewalls go by the keys, whatever a line for Tor says. */
+static int check_families(const struct config *cfg,
+			  const struct config_context *ctx)
+{
+	const struct {
+		const char *option, *key;
+		bool value;
+	} own[] = {
+		{ "ClientUseIPv4", "tor.client_use_ipv4",
+		  cfg->tor.client_use_ipv4 },
+		{ "ClientUseIPv6", "tor.client_use_ipv6",
+		  cfg->tor.client_use_ipv6 },
+	};
+
+	if (!cfg->tor.client_use_ipv4 && !cfg->tor.client_use_ipv6)
+		return config_refuse(ctx, "tor.client_use_ipv4",
+				     "true, or tor.client_use_ipv6 true",
+				     "leaves Tor no address of a relay");
+	for (size_t i = 0; i < cfg->tor.n_options; i++)
+		for (size_t k = 0; k < ARRAY_SIZE(own); k++) {
+			const char *line = cfg->tor.options[i];
+
+			if (sets_option(line, own[k].option) &&
+			    (line[strlen(line) - 1] == '1') != own[k].value)
+				return config_refuse(
+					ctx, "tor.options", own[k].key,
+					"entry %zu: %s has a key of its own",
+					i + 1, own[k].option);
+		}
+	return 0;
+}
+
 static int check_tor(const struct config *cfg, const struct config_context *ctx)
 {
 	size_t total = strlen(cfg->tor.exit_nodes) +
@@ -272,6 +304,8 @@ static int check_tor(const struct config *cfg, const struct config_context *ctx)
 		       strlen(cfg->tor.exclude_exit_nodes);
 	int r = check_twice(cfg, ctx);
 
+	if (r == 0)
+		r = check_families(cfg, ctx);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < cfg->tor.n_options; i++)
@@ -303,7 +337,7 @@ static int check_memory(const struct config *cfg,
 		transport ? "a pluggable transport" : "an https proxy");
 }
 
-/* Whom it all comes down to: too many, or nobody that the VM can reach. */
+/* Whom it all comes down to: too many, or who cannot be reached. */
 static int check_uplink(const struct config *cfg,
 			const struct config_context *ctx)
 {
@@ -315,7 +349,8 @@ static int check_uplink(const struct config *cfg,
 			ctx,
 			cfg->proxy.type != CONFIG_PROXY_NONE ? "proxy.address"
 							     : "bridge.bridges",
-			"up to 96 IPv4 addresses or host names", "%s", e.text);
+			"up to 96 addresses of other machines, or host names",
+			"%s", e.text);
 	return 0;
 }
 

@@ -187,6 +187,13 @@ static void types_are_strict(void **state)
 {
 	refuses("{'network': {'ipv6': 1}}",
 		"key network.ipv6: |a whole number|true or false");
+	refuses("{'tor': {'client_use_ipv4': false}}",
+		"key tor.client_use_ipv4: |tor.client_use_ipv6 true");
+	refuses("{'tor': {'options': ['ClientUseIPv6 1']}}",
+		"key tor.options: |ClientUseIPv6|tor.client_use_ipv6");
+	refuses("{'tor': {'client_use_ipv6': true,"
+		" 'options': ['ClientUseIPv4 0']}}",
+		"key tor.options: |ClientUseIPv4|tor.client_use_ipv4");
 	refuses("{'network': {'ipv6': 'true'}}", "key network.ipv6: |a string");
 	refuses("{'vm': {'accel': 1}}",
 		"key vm.accel: |\"auto\", \"kvm\", \"tcg\"");
@@ -371,6 +378,8 @@ static void bridge_lines_are_checked(void **state)
 		{ "none", "bridge.example:1", "a name instead" },
 		{ "none", "2001:db8::1:443", "not in brackets" },
 		{ "none", "[2001:db8::g]:443", "IPv6 address is wrong" },
+		{ "none", "[fe80::1]:443", "that no router leads to" },
+		{ "none", "127.0.0.1:443", "that no router leads to" },
 		{ "none", "192.0.2.1:443 0123", "fingerprint is wrong" },
 		{ "none", "192.0.2.1:443 " FP " a=b", "no transport" },
 		{ "none", "Bridge 192.0.2.1:443", "leave it out" },
@@ -601,8 +610,11 @@ static void proxies_are_checked(void **state)
 		{ "'type': 'https', 'address': '10.1.2.3:3128',"
 		  "'username': 'u', 'password': ''",
 		  NULL },
-		{ "'type': 'https', 'address': '[fd00::1]:3128'",
-		  "proxy.address: |IPv6" },
+		{ "'type': 'https', 'address': '[fd00::1]:3128'", NULL },
+		{ "'type': 'https', 'address': '[fe80::1]:3128'",
+		  "proxy.address: |no address of another machine" },
+		{ "'type': 'https', 'address': '[fec0::2]:3128'",
+		  "proxy.address: |no address of another machine" },
 		{ "'type': 'http'", "proxy.address: |empty" },
 		{ "'address': 'p.example:8080'", "proxy.type: |none" },
 		{ "'type': 'socks4', 'address': 'p:1'", "proxy.type: |socks5" },

@@ -94,6 +94,8 @@ struct config {
 		bool strict_nodes;
 		bool geoip; /* also where no country is named */
 		enum config_padding connection_padding;
+		bool client_use_ipv4; /* to relays; one of both is set */
+		bool client_use_ipv6;
 		char **options; /* torrc lines, names from the allow-list */
 		size_t n_options;
 	} tor;

@@ -275,9 +275,10 @@ const struct config_field config_fields[] = {
 		AT(network, ipv6),
 		.type = CONFIG_TYPE_BOOL,
 		.def = "false",
-		.doc = "Whether Tor may reach its relays by IPv6 and "
-		       "applications may ask for IPv6 destinations. IPv6 is "
-		       "blocked outside Tor either way.",
+		.doc = "Whether programs may connect to IPv6 destinations "
+		       "through Tor. This version cannot do it and refuses "
+		       "true. How Tor reaches its relays: "
+		       "tor.client_use_ipv6.",
 	},
 	{
 		AT(bridge, use_bridges),
@@ -329,8 +330,9 @@ const struct config_field config_fields[] = {
 		.ascii = true,
 		.check = config_check_pinned_address,
 		.def = "",
-		.allowed = "\"NAME=ADDRESS\" with a host name and an IPv4 "
-			   "address",
+		.allowed =
+			"\"NAME=ADDRESS\" with a host name and an IPv4 or IPv6 "
+			"address",
 		.doc = "Addresses of host names that a transport or the proxy "
 		       "connects to, \"NAME=ADDRESS\". Such a name is not "
 		       "looked up; the others are, by this computer's own "
@@ -479,6 +481,28 @@ const struct config_field config_fields[] = {
 		       "asks for it, reduced less of it, off none. It costs "
 		       "little; off and reduced are for links that are paid "
 		       "for by the byte.",
+	},
+	{
+		AT(tor, client_use_ipv4),
+		.type = CONFIG_TYPE_BOOL,
+		.def = "true",
+		.doc = "Whether Tor reaches its relays by IPv4, as Tor's "
+		       "ClientUseIPv4. false is for networks with IPv6 only, "
+		       "together with tor.client_use_ipv6: Tor would go on "
+		       "trying IPv4 there. A pluggable transport does not look "
+		       "at it.",
+	},
+	{
+		AT(tor, client_use_ipv6),
+		.type = CONFIG_TYPE_BOOL,
+		.def = "false",
+		.doc = "Whether Tor may reach its relays by IPv6, too, as "
+		       "Tor's ClientUseIPv6, and names of bridges and proxies "
+		       "are looked up for IPv6 addresses. Beside IPv4 Tor "
+		       "prefers IPv4; ClientPreferIPv6ORPort 1 in "
+		       "tor.options turns that round. A bridge or proxy that "
+		       "is given by an IPv6 address is reached in any case. "
+		       "IPv6 of programs is refused either way.",
 	},
 	{
 		AT(tor, options),

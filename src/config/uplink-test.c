@@ -1,4 +1,3 @@
-#include <arpa/inet.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/ip.h"
 #include "config/uplink.h"
 
 #define FP "0123456789ABCDEF0123456789ABCDEF01234567"
@@ -19,15 +19,16 @@ static void describe(const struct uplink *u, char *ret, size_t size)
 {
 	size_t used = 0;
 
-	used += (size_t)snprintf(ret, size, "%s%s",
-				 u->any_tcp ? "any-tcp " : "",
-				 u->any_udp ? "any-udp " : "");
+	used += (size_t)snprintf(
+		ret, size, "%s%s%s%s%s", u->ipv6 ? "(ipv6) " : "",
+		u->any_tcp ? "any-tcp " : "", u->any_udp ? "any-udp " : "",
+		u->any_tcp6 ? "any-tcp6 " : "", u->any_udp6 ? "any-udp6 " : "");
 	for (size_t i = 0; i < u->n; i++) {
 		const struct uplink_target *t = &u->targets[i];
-		char ip[INET_ADDRSTRLEN] = "?";
+		char ip[IP_TEXT_MAX] = "?";
 
 		if (t->known)
-			inet_ntop(AF_INET, &t->address, ip, sizeof(ip));
+			ip_format(&t->address, ip);
 		used += (size_t)snprintf(
 			ret + used, size - used, "%s:%s%s%s:%u%s ",
 			t->protocol == IPPROTO_UDP ? "udp" : "tcp", ip,
@@ -63,13 +64,19 @@ static void plans(const char *json, const char *wanted)
 static void direct(void **state)
 {
 	plans("{}", "any-tcp ");
+	plans("{'tor': {'client_use_ipv6': true}}", "(ipv6) any-tcp any-tcp6 ");
+	plans("{'tor': {'client_use_ipv6': true, 'client_use_ipv4': false}}",
+	      "(ipv6) any-tcp6 ");
 }
 
 static void addresses_of_bridges(void **state)
 {
 	plans(BRIDGES("none", "'192.0.2.4:443 " FP "', '[2001:db8::4]:443', "
 			      "'obfs4 192.0.2.9:1 cert=" CERT " iat-mode=0'"),
-	      "tcp:192.0.2.4:443 ");
+	      "(ipv6) tcp:192.0.2.4:443 tcp:2001:db8::4:443 ");
+	plans(BRIDGES("obfs4",
+		      "'obfs4 [fd00::4]:80 " FP " cert=" CERT " iat-mode=0'"),
+	      "(ipv6) tcp:fd00::4:80 ");
 	plans(BRIDGES("obfs4",
 		      "'obfs4 192.0.2.4:443 " FP " cert=" CERT " iat-mode=0',"
 		      "'obfs4 192.0.2.4:443 " FP " cert=" CERT " iat-mode=1',"
@@ -124,6 +131,11 @@ static void pinned_names(void **state)
 	      " url=https://meek.example/ front=front.example']}}",
 	      "tcp:192.0.2.1=front.example:443 "
 	      "tcp:192.0.2.2=front.example:443 ");
+	plans("{'bridge': {'use_bridges': true, 'transport': 'meek', "
+	      "'addresses': ['front.example=2001:db8::2'], "
+	      "'bridges': ['meek_lite 192.0.2.20:80 " FP
+	      " url=https://meek.example/ front=front.example']}}",
+	      "(ipv6) tcp:2001:db8::2=front.example:443 ");
 }
 
 /* Whatever lies behind it. */
@@ -131,6 +143,9 @@ static void a_proxy_is_all_there_is(void **state)
 {
 	plans("{'proxy': {'type': 'http', 'address': '10.1.2.3:3128'}}",
 	      "tcp:10.1.2.3:3128! ");
+	plans("{'proxy': {'type': 'http', 'address': '[fd12::3]:3128'}, "
+	      "'tor': {'client_use_ipv6': true}}",
+	      "(ipv6) tcp:fd12::3:3128! ");
 	plans("{'proxy': {'type': 'socks5', 'address': 'proxy.example:1080'}, "
 	      "'bridge': {'use_bridges': true, 'transport': 'webtunnel', "
 	      "'bridges': ['webtunnel 192.0.2.3:443 " FP
@@ -141,6 +156,11 @@ static void a_proxy_is_all_there_is(void **state)
 	      "'bridges': ['snowflake 192.0.2.3:80 " FP " fingerprint=" FP
 	      " url=https://broker.example/ ice=stun:stun.example:3478']}}",
 	      "tcp:192.0.2.8:1080! udp:192.0.2.8:0! ");
+	plans("{'proxy': {'type': 'socks5', 'address': '[2001:db8::8]:1080'}, "
+	      "'bridge': {'use_bridges': true, 'transport': 'snowflake', "
+	      "'bridges': ['snowflake 192.0.2.3:80 " FP " fingerprint=" FP
+	      " url=https://broker.example/ ice=stun:stun.example:3478']}}",
+	      "(ipv6) tcp:2001:db8::8:1080! udp:2001:db8::8:0! ");
 }
 
 int main(void)

@@ -13,10 +13,10 @@
  */
 #include "config/uplink.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
+#include "base/ip.h"
 #include "config/bridge_line.h"
 
 #define PORT_HTTP 80
@@ -26,7 +26,7 @@
 struct plan {
 	const struct config *cfg;
 	struct uplink *uplink;
-	bool full;
+	bool full, unreachable;
 };
 
 static void put(struct plan *plan, const struct uplink_target *target)
@@ -37,7 +37,7 @@ static void put(struct plan *plan, const struct uplink_target *target)
 		if (u->targets[i].protocol == target->protocol &&
 		    u->targets[i].port == target->port &&
 		    u->targets[i].known == target->known &&
-		    u->targets[i].address.s_addr == target->address.s_addr &&
+		    ip_equal(&u->targets[i].address, &target->address) &&
 		    !strcasecmp(u->targets[i].host, target->host))
 			return;
 	if (u->n == UPLINK_TARGETS_MAX) {
@@ -58,7 +58,7 @@ static bool put_pinned(struct plan *plan, struct uplink_target *target)
 		const char *pin = plan->cfg->bridge.addresses[i];
 
 		if (strncasecmp(pin, target->host, n) != 0 || pin[n] != '=' ||
-		    inet_pton(AF_INET, pin + n + 1, &target->address) != 1)
+		    ip_parse(pin + n + 1, &target->address) < 0)
 			continue;
 		target->known = true;
 		put(plan, target);
@@ -76,14 +76,19 @@ static void add_host(struct plan *plan, uint8_t protocol, const char *host,
 		.proxy = proxy,
 	};
 
+	if (len > 2 && host[0] == '[' && host[len - 1] == ']') {
+		host++;
+		len -= 2;
+	}
 	if (len > UPLINK_HOST_MAX)
 		len = UPLINK_HOST_MAX;
 	memcpy(target.host, host, len);
-	if (inet_pton(AF_INET, target.host, &target.address) == 1) {
+	if (ip_parse(target.host, &target.address) == 0) {
 		target.known = true;
 		target.host[0] = '\0';
+		plan->unreachable |= !ip_is_unicast(&target.address);
 		put(plan, &target);
-	} else if (target.host[0] != '[' && !put_pinned(plan, &target)) {
+	} else if (!put_pinned(plan, &target)) {
 		put(plan, &target);
 	}
 }
@@ -208,6 +213,7 @@ static void add_snowflake(struct plan *plan, const struct config_bridge *b)
 	if (ice)
 		add_ice(plan, ice);
 	plan->uplink->any_udp = true;
+	plan->uplink->any_udp6 = plan->cfg->tor.client_use_ipv6;
 }
 
 static void add_webtunnel(struct plan *plan, const struct config_bridge *b)
@@ -261,7 +267,11 @@ int uplink_plan(const struct config *cfg, struct uplink *ret, struct error *e)
 	const bool bridges = cfg->bridge.use_bridges;
 	const bool proxy = cfg->proxy.type != CONFIG_PROXY_NONE;
 
-	*ret = (struct uplink){ .any_tcp = !bridges && !proxy };
+	*ret = (struct uplink){
+		.any_tcp = !bridges && !proxy && cfg->tor.client_use_ipv4,
+		.any_tcp6 = !bridges && !proxy && cfg->tor.client_use_ipv6,
+		.ipv6 = cfg->tor.client_use_ipv6,
+	};
 	if (proxy)
 		add_proxy(&plan);
 	for (size_t i = 0; bridges && !proxy && i < cfg->bridge.n_bridges; i++)
@@ -269,10 +279,14 @@ int uplink_plan(const struct config *cfg, struct uplink *ret, struct error *e)
 	if (plan.full)
 		return error_set(e, -E2BIG, "names over %d addresses",
 				 UPLINK_TARGETS_MAX);
-	if (ret->n == 0 && !ret->any_tcp)
-		return error_set(e, -EAFNOSUPPORT,
-				 "has IPv6 addresses only, which the VM cannot "
-				 "reach");
+	if (plan.unreachable)
+		return error_set(e, -EADDRNOTAVAIL,
+				 "has an address that no router leads to "
+				 "(loopback, link-local, multicast)");
+	for (size_t i = 0; i < ret->n; i++)
+		if (ret->targets[i].known &&
+		    !ip_is_v4(&ret->targets[i].address))
+			ret->ipv6 = true;
 	return 0;
 }
 

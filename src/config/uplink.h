@@ -14,15 +14,16 @@ struct uplink_target {
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
 	uint16_t port;    /* 0, UDP: any but 53 */
 	bool known;       /* @address is: it was given, or pinned for @host */
-	struct in_addr address;
+	struct in6_addr address;        /* of either family: base/ip.h */
 	char host[UPLINK_HOST_MAX + 1]; /* "": it was given as an address */
 	bool proxy; /* may be a private address also when looked up */
 };
 
 struct uplink {
 	/* Tor's relays, snowflake's peers: anybody with a public address. */
-	bool any_tcp;
-	bool any_udp;
+	bool any_tcp, any_tcp6; /* IPv4, IPv6 */
+	bool any_udp, any_udp6;
+	bool ipv6; /* the VM needs IPv6: for these, or for a target */
 	struct uplink_target targets[UPLINK_TARGETS_MAX];
 	size_t n;
 };
@@ -35,8 +36,8 @@ struct uplink {
  * transport says it connects to. Otherwise any TCP. A host name comes without
  * an address unless bridge.addresses pins one.
  *
- * Pure. Return: 0; -EAFNOSUPPORT: nothing but IPv6 addresses; -E2BIG: over
- * UPLINK_TARGETS_MAX. @e has what is wrong with proxy.address or
+ * Pure. Return: 0; -E2BIG: over UPLINK_TARGETS_MAX; -EADDRNOTAVAIL: an address
+ * that another machine cannot have. @e has what is wrong with proxy.address or
  * bridge.bridges.
  */
 int uplink_plan(const struct config *cfg, struct uplink *ret, struct error *e);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/ip.h"
 #include "config/countries.h"
 
 #define HOST_MAX 253 /* RFC 1035, 2.3.4 */
@@ -212,10 +213,7 @@ int config_check_proxy_address(const char *value, struct config_problem *p)
 			return config_problem_set(p, elsewhere,
 						  "is this machine itself");
 	} else if (ep.kind == HOST_IPV6) {
-		if (IN6_IS_ADDR_LOOPBACK(&ep.ip6) ||
-		    IN6_IS_ADDR_UNSPECIFIED(&ep.ip6) ||
-		    IN6_IS_ADDR_MULTICAST(&ep.ip6) ||
-		    IN6_IS_ADDR_V4MAPPED(&ep.ip6))
+		if (ip_is_v4(&ep.ip6) || !ip_is_unicast(&ep.ip6))
 			return config_problem_set(p, elsewhere,
 						  "is no address of another "
 						  "machine");
@@ -232,19 +230,18 @@ int config_check_pinned_address(const char *value, struct config_problem *p)
 {
 	const char *equals = strchr(value, '=');
 	char host[HOST_MAX + 1];
-	struct in_addr ip;
+	struct in6_addr ip;
 
 	if (!equals || (size_t)(equals - value) >= sizeof(host))
 		return config_problem_set(p, NULL,
 					  "\"%.60s\" has no NAME=", value);
 	memcpy(host, value, (size_t)(equals - value));
 	host[equals - value] = '\0';
-	if (!is_host_name(host) || inet_pton(AF_INET, host, &ip) == 1)
+	if (!is_host_name(host) || ip_parse(host, &ip) == 0)
 		return config_problem_set(p, NULL, "\"%.60s\" is no host name",
 					  host);
-	if (inet_pton(AF_INET, equals + 1, &ip) != 1 || !is_elsewhere(ip))
-		return config_problem_set(p,
-					  "an IPv4 address of another machine",
+	if (ip_parse(equals + 1, &ip) < 0 || !ip_is_unicast(&ip))
+		return config_problem_set(p, "an address of another machine",
 					  "\"%.60s\" is none", equals + 1);
 	return 0;
 }

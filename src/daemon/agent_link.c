@@ -341,8 +341,8 @@ void agent_link_admitted(struct agent_link *a)
 		stream_write(&a->stream, &out);
 }
 
-void agent_link_resolvers(struct agent_link *a, const struct in_addr *resolvers,
-			  size_t n)
+void agent_link_resolvers(struct agent_link *a,
+			  const struct in6_addr *resolvers, size_t n)
 {
 	_cleanup_(buffer_deinit) struct buffer out = BUFFER_NULL(out);
 

@@ -51,5 +51,5 @@ void agent_link_poweroff(struct agent_link *a);
 /* What the guest looked up may be reached now. */
 void agent_link_admitted(struct agent_link *a);
 /* Whom it has to ask from now on; it does so at once. */
-void agent_link_resolvers(struct agent_link *a, const struct in_addr *resolvers,
-			  size_t n);
+void agent_link_resolvers(struct agent_link *a,
+			  const struct in6_addr *resolvers, size_t n);

@@ -125,7 +125,7 @@ static void next_round(struct auditor *a, uint64_t ms)
 void auditor_relays(struct auditor *a, const struct tor_relays *relays)
 {
 	const struct names *names = &a->engine->names;
-	const bool direct = names->plan.any_tcp;
+	const bool direct = names->plan.any_tcp || names->plan.any_tcp6;
 	struct inet_diag_list left = { 0 };
 
 	if (!a->asked)

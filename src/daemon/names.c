@@ -14,10 +14,10 @@
  */
 #include "daemon/names.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
+#include "base/ip.h"
 #include "base/log.h"
 #include "daemon/engine.h"
 
@@ -70,7 +70,8 @@ int names_prepare(struct names *names, struct error *e)
 	names->n_resolvers = 0;
 	if (r < 0 || names->n == 0)
 		return r;
-	r = resolvers_find(cfg->network.vm_ip, names->resolvers, &why);
+	r = resolvers_find(cfg->network.vm_ip, names->plan.ipv6,
+			   names->resolvers, &why);
 	if (r < 0)
 		return error_set(e, r,
 				 "%s has to be looked up, but %s. Give its "
@@ -82,30 +83,24 @@ int names_prepare(struct names *names, struct error *e)
 	return 0;
 }
 
-static bool is_private(struct in_addr address)
-{
-	uint32_t ip = ntohl(address.s_addr);
-
-	return ip >> 24 == 10 || ip >> 20 == 0xac1 || ip >> 16 == 0xc0a8 ||
-	       ip >> 16 == 0xa9fe || ip >> 22 == 0x191;
-}
-
 /* Whether a name may mean this; what the VM says is not to be trusted. */
 static bool is_acceptable(const struct names *names, const struct name *name,
-			  struct in_addr address)
+			  const struct in6_addr *address)
 {
 	const struct config *cfg = names->engine->cfg;
-	uint32_t top = ntohl(address.s_addr) >> 24;
+	const struct in6_addr host = ip_from_v4(cfg->network.host_ip);
+	const struct in6_addr vm = ip_from_v4(cfg->network.vm_ip);
 
-	return top != 0 && top != 127 && top < 224 &&
-	       address.s_addr != cfg->network.host_ip.s_addr &&
-	       address.s_addr != cfg->network.vm_ip.s_addr &&
-	       (name->proxy || !is_private(address));
+	return ip_is_unicast(address) &&
+	       (ip_is_v4(address) || names->plan.ipv6) &&
+	       !ip_equal(address, &host) && !ip_equal(address, &vm) &&
+	       (name->proxy || !ip_is_private(address));
 }
 
 static void admit(struct names *names, const struct broker_peer *peer)
 {
-	struct endpoint e = endpoint_from_ip4(&peer->address, peer->port);
+	/* The same form in both: IPv4 is mapped. */
+	struct endpoint e = endpoint_from_ip6(&peer->address, peer->port);
 
 	if (peer->protocol != IPPROTO_TCP || names_admit(names, &e))
 		return;
@@ -117,12 +112,13 @@ static void admit(struct names *names, const struct broker_peer *peer)
 }
 
 static void add_peer(struct names *names, struct broker_uplink *to,
-		     struct in_addr address, uint8_t protocol, uint16_t port)
+		     const struct in6_addr *address, uint8_t protocol,
+		     uint16_t port)
 {
 	if (to->n_peers == BROKER_PEERS_MAX)
 		return;
 	to->peers[to->n_peers] = (struct broker_peer){
-		.address = address,
+		.address = *address,
 		.port = port,
 		.protocol = protocol,
 	};
@@ -135,12 +131,14 @@ void names_uplink(struct names *names, struct broker_uplink *ret)
 
 	*ret = (struct broker_uplink){
 		.any = (plan->any_tcp ? BROKER_UPLINK_ANY_TCP : 0) |
-		       (plan->any_udp ? BROKER_UPLINK_ANY_UDP : 0),
+		       (plan->any_udp ? BROKER_UPLINK_ANY_UDP : 0) |
+		       (plan->any_tcp6 ? BROKER_UPLINK_ANY_TCP6 : 0) |
+		       (plan->any_udp6 ? BROKER_UPLINK_ANY_UDP6 : 0),
 	};
 	for (size_t i = 0; i < names->n_resolvers; i++) {
-		add_peer(names, ret, names->resolvers[i], IPPROTO_UDP,
+		add_peer(names, ret, &names->resolvers[i], IPPROTO_UDP,
 			 DNS_PORT);
-		add_peer(names, ret, names->resolvers[i], IPPROTO_TCP,
+		add_peer(names, ret, &names->resolvers[i], IPPROTO_TCP,
 			 DNS_PORT);
 	}
 	for (size_t i = 0; i < plan->n; i++) {
@@ -149,9 +147,9 @@ void names_uplink(struct names *names, struct broker_uplink *ret)
 			t->known ? NULL : find(names, t->host);
 
 		if (t->known)
-			add_peer(names, ret, t->address, t->protocol, t->port);
+			add_peer(names, ret, &t->address, t->protocol, t->port);
 		for (size_t k = 0; name && k < name->n; k++)
-			add_peer(names, ret, name->addresses[k], t->protocol,
+			add_peer(names, ret, &name->addresses[k], t->protocol,
 				 t->port);
 	}
 }
@@ -175,7 +173,7 @@ static void on_resolved(struct names *names, const struct agent_message *m)
 	name->n = 0;
 	name->reason[0] = '\0';
 	for (size_t i = 0; i < m->n_addresses; i++)
-		if (is_acceptable(names, name, m->addresses[i]))
+		if (is_acceptable(names, name, &m->addresses[i]))
 			name->addresses[name->n++] = m->addresses[i];
 	if (name->n == 0)
 		str_copy(name->reason, sizeof(name->reason),
@@ -216,17 +214,18 @@ static void list_resolvers(const struct names *names, char *ret, size_t size)
 
 	ret[0] = '\0';
 	for (size_t i = 0; i < names->n_resolvers && used < size; i++) {
-		char ip[INET_ADDRSTRLEN];
+		char ip[IP_TEXT_MAX];
 
-		inet_ntop(AF_INET, &names->resolvers[i], ip, sizeof(ip));
 		used += (size_t)snprintf(ret + used, size - used, "%s%s",
-					 used ? ", " : "", ip);
+					 used ? ", " : "",
+					 ip_format(&names->resolvers[i], ip));
 	}
 }
 
 static void report_failures(struct names *names)
 {
-	char resolvers[64] = "which has none in /etc/resolv.conf";
+	char resolvers[RESOLVERS_MAX * IP_TEXT_MAX] =
+		"which has none in /etc/resolv.conf";
 
 	if (names->n_resolvers > 0)
 		list_resolvers(names, resolvers, sizeof(resolvers));
@@ -254,8 +253,9 @@ static void report_failures(struct names *names)
 /* Return: whether this computer has other resolvers now. */
 static bool resolvers_changed(struct names *names)
 {
-	struct in_addr now[RESOLVERS_MAX];
-	int n = resolvers_find(names->engine->cfg->network.vm_ip, now, NULL);
+	struct in6_addr now[RESOLVERS_MAX];
+	int n = resolvers_find(names->engine->cfg->network.vm_ip,
+			       names->plan.ipv6, now, NULL);
 
 	if (n <= 0 ||
 	    ((size_t)n == names->n_resolvers &&
@@ -343,16 +343,14 @@ void names_hello(struct names *names)
 	names->again = false;
 }
 
-static json_t *addresses_json(const struct in_addr *v, size_t n)
+static json_t *addresses_json(const struct in6_addr *v, size_t n)
 {
 	json_t *array = json_array();
 
 	for (size_t i = 0; i < n; i++) {
-		char ip[INET_ADDRSTRLEN];
+		char ip[IP_TEXT_MAX];
 
-		json_array_append_new(
-			array,
-			json_string(inet_ntop(AF_INET, &v[i], ip, sizeof(ip))));
+		json_array_append_new(array, json_string(ip_format(&v[i], ip)));
 	}
 	return array;
 }

@@ -20,7 +20,7 @@ struct engine;
 struct name {
 	char host[UPLINK_HOST_MAX + 1];
 	bool proxy; /* may have a private address */
-	struct in_addr addresses[AGENT_ADDRESSES_MAX];
+	struct in6_addr addresses[AGENT_ADDRESSES_MAX];
 	size_t n;
 	char reason[100]; /* why the last look-up failed; "": it did not */
 };
@@ -30,7 +30,7 @@ struct names {
 	struct uplink plan;
 	struct name v[NAMES_MAX];
 	size_t n;
-	struct in_addr resolvers[RESOLVERS_MAX];
+	struct in6_addr resolvers[RESOLVERS_MAX];
 	size_t n_resolvers;
 	bool told;  /* the guest uses these resolvers */
 	bool again; /* it has to be asked to look up once more */

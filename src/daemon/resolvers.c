@@ -9,46 +9,44 @@
  */
 #include "daemon/resolvers.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
+#include "base/ip.h"
 #include "base/util.h"
 
 #define RESOLV_CONF "/etc/resolv.conf"
 #define RESOLVED_CONF "/run/systemd/resolve/resolv.conf"
 #define FILE_MAX 16384 /* bytes looked at */
 
-static void take(const char *word, size_t len, struct in_addr own,
-		 struct in_addr *ret, size_t *n, bool *ret_local)
+static void take(const char *word, size_t len, struct in_addr own, bool ipv6,
+		 struct in6_addr *ret, size_t *n, bool *ret_local)
 {
-	char text[INET6_ADDRSTRLEN];
-	struct in_addr address;
-	uint32_t top;
+	const struct in6_addr own6 = ip_from_v4(own);
+	char text[IP_TEXT_MAX];
+	struct in6_addr address;
 
 	if (len >= sizeof(text))
 		return;
 	memcpy(text, word, len);
 	text[len] = '\0';
-	if (!strcmp(text, "::1"))
-		*ret_local = true;
-	if (inet_pton(AF_INET, text, &address) != 1)
+	if (ip_parse(text, &address) < 0)
 		return;
-	top = ntohl(address.s_addr) >> 24;
-	if (top == 127)
+	if (ip_is_v4(&address) ? address.s6_addr[12] == 127
+			       : IN6_IS_ADDR_LOOPBACK(&address))
 		*ret_local = true;
-	if (top == 127 || top == 0 || top >= 224 ||
-	    address.s_addr == own.s_addr || *n == RESOLVERS_MAX)
+	if (!ip_is_unicast(&address) || ip_equal(&address, &own6) ||
+	    (!ipv6 && !ip_is_v4(&address)) || *n == RESOLVERS_MAX)
 		return;
 	for (size_t i = 0; i < *n; i++)
-		if (ret[i].s_addr == address.s_addr)
+		if (ip_equal(&ret[i], &address))
 			return;
 	ret[(*n)++] = address;
 }
 
 size_t resolvers_parse(const char *text, size_t len, struct in_addr own,
-		       struct in_addr *ret, bool *ret_local)
+		       bool ipv6, struct in6_addr *ret, bool *ret_local)
 {
 	static const char word[] = "nameserver";
 	const size_t word_len = sizeof(word) - 1;
@@ -69,7 +67,7 @@ size_t resolvers_parse(const char *text, size_t len, struct in_addr own,
 				from++;
 			for (to = from; to < stop && *to > ' '; to++)
 				;
-			take(from, (size_t)(to - from), own, ret, &n,
+			take(from, (size_t)(to - from), own, ipv6, ret, &n,
 			     ret_local);
 		}
 		text = stop + 1;
@@ -77,24 +75,25 @@ size_t resolvers_parse(const char *text, size_t len, struct in_addr own,
 	return n;
 }
 
-static size_t read_from(const char *path, struct in_addr own,
-			struct in_addr *ret, bool *ret_local)
+static size_t read_from(const char *path, struct in_addr own, bool ipv6,
+			struct in6_addr *ret, bool *ret_local)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	char text[FILE_MAX];
 	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text));
 
-	return resolvers_parse(text, n > 0 ? (size_t)n : 0, own, ret,
+	return resolvers_parse(text, n > 0 ? (size_t)n : 0, own, ipv6, ret,
 			       ret_local);
 }
 
-int resolvers_find(struct in_addr own, struct in_addr *ret, struct error *e)
+int resolvers_find(struct in_addr own, bool ipv6, struct in6_addr *ret,
+		   struct error *e)
 {
 	bool local, ignored;
-	size_t n = read_from(RESOLV_CONF, own, ret, &local);
+	size_t n = read_from(RESOLV_CONF, own, ipv6, ret, &local);
 
 	if (n == 0 && local)
-		n = read_from(RESOLVED_CONF, own, ret, &ignored);
+		n = read_from(RESOLVED_CONF, own, ipv6, ret, &ignored);
 	if (n > 0 || !local)
 		return (int)n;
 	return error_set(e, -ENOENT,

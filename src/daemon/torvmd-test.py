@@ -34,7 +34,8 @@ REQUESTS = ["NONE", "PRECHECK", "BLOCK", "CREATE_TAP", "START_VM",
             "DELETE_TAP", "UNBLOCK", "STATUS", "NOTIFY", "RENEW_UPLINK",
             "SET_UPLINK"]
 UP_FIREWALL, UP_TAP, UP_VM = 1, 4, 32
-MESSAGE = struct.Struct("<IIIi848s480s")
+ANY_TCP, ANY_TCP6 = 1, 4  # BROKER_UPLINK_ANY_*
+MESSAGE = struct.Struct("<IIIi2096s480s")
 BOOTSTRAPPED = ('NOTICE BOOTSTRAP PROGRESS=100 TAG=done SUMMARY="Done"')
 STAGES = ["mounts", "modules", "config", "firewall", "network", "state-disk",
           "clock", "lockdown", "tor-start", "ready"]
@@ -427,10 +428,10 @@ class TorvmdTest(unittest.TestCase):
 
     def test_a_bridge_that_cannot_be_reached_is_refused(self):
         e = self.engine(config={"bridge": {
-            "use_bridges": True, "bridges": ["[2001:db8::1]:443"]}})
+            "use_bridges": True, "bridges": ["[fe80::1]:443"]}})
         self.assertEqual(e.wait(), 4)
         self.assertIn("bridge.bridges", e.log())
-        self.assertIn("IPv4", e.log())
+        self.assertIn("link-local", e.log())
 
     def test_failed_block_is_taken_back(self):
         e = self.engine()
@@ -581,6 +582,38 @@ class TorvmdTest(unittest.TestCase):
         e.qmp_expect("quit" if state == "WaitTAP" else "system_powerdown")
         e.vm_exits()
         self.finish(e)
+
+    def uplink_and_argv(self, config):
+        """What START_VM says of whom the uplink may reach, and of QEMU's."""
+        e = self.engine(config=config)
+        e.to_start_vm()
+        e.expect("START_VM")
+        union, _, fds = e.last
+        _, any_of, n_peers = struct.unpack_from("<III", union)
+        peers = [struct.unpack_from("<16sHBB", union, 12 + 20 * i) for i in range(n_peers)]
+        with open(fds[0], "rb", closefd=False) as f:
+            f.seek(0)
+            argv = f.read().split(b"\0")
+        e.vm_fds = fds
+        e.vm_exits()
+        e.expect("REFUSE_TAP")
+        e.event(EVENT_STOP)
+        e.expect("REFUSE_TAP")
+        self.finish(e)
+        return any_of, peers, next(a for a in argv if a.startswith(b"user,id=uplink"))
+
+    def test_ipv6_is_opened_only_where_it_is_asked_for(self):
+        any_of, peers, netdev = self.uplink_and_argv({})
+        self.assertEqual((any_of, peers), (ANY_TCP, []))
+        self.assertIn(b",ipv6=off", netdev)
+        any_of, peers, netdev = self.uplink_and_argv({"tor": {"client_use_ipv6": True}})
+        self.assertEqual((any_of, peers), (ANY_TCP | ANY_TCP6, []))
+        self.assertIn(b",ipv6=on,", netdev)
+        any_of, peers, netdev = self.uplink_and_argv({"bridge": {
+            "use_bridges": True, "bridges": ["[2001:db8::1]:443"]}})
+        address = socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+        self.assertEqual((any_of, peers), (0, [(address, 443, socket.IPPROTO_TCP, 0)]))
+        self.assertIn(b",ipv6=on,", netdev)
 
     def test_unusable_state_disk_is_replaced_at_once(self):
         e = self.engine()

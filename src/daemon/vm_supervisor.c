@@ -555,6 +555,7 @@ static int argv_memfd(struct vm_supervisor *vm, struct error *e)
 			(config_needs_geoip(cfg) ? CONFIG_GEOIP_MEMORY_MB : 0),
 		.cpus = cfg->vm.cpus,
 		.state_disk = true,
+		.ipv6 = vm->engine->names.plan.ipv6,
 		.console = vm->engine->opt.verbose,
 	};
 	char argv[BROKER_ARGV_MAX];

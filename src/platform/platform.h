@@ -59,14 +59,15 @@ enum net_firewall {
 #define NET_PEERS_MAX 104
 
 struct net_peer {
-	uint8_t protocol;       /* IPPROTO_TCP or IPPROTO_UDP */
-	uint16_t port;          /* host order; 0, UDP: any but 53 */
-	struct in_addr address; /* may be private */
+	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+	uint16_t port;    /* host order; 0, UDP: any but 53 */
+	struct in6_addr
+		address; /* of either family: base/ip.h; may be private */
 };
 
 struct net_uplink {
-	bool any_tcp; /* to any public address */
-	bool any_udp; /* the same, but not to port 53 */
+	bool any_tcp, any_tcp6; /* to any public address, IPv4 and IPv6 */
+	bool any_udp, any_udp6; /* the same, but not to port 53 */
 	uint32_t n_peers;
 	struct net_peer peers[NET_PEERS_MAX];
 };

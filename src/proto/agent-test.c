@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/ip.h"
 #include "proto/agent.h"
 
 static int setup(void **state)
@@ -30,6 +31,7 @@ static int decode(struct agent *a, const char *line, struct agent_message *m)
 static void every_line_of_the_protocol(void **state)
 {
 	struct agent *a = *state;
+	char ip[IP_TEXT_MAX];
 	struct agent_message m;
 
 	assert_int_equal(decode(a, "hello 1 512", &m), 1);
@@ -74,12 +76,13 @@ static void every_line_of_the_protocol(void **state)
 	assert_int_equal(m.kind, AGENT_KIND_TLS_EXIT);
 	assert_true(m.signaled);
 	assert_int_equal(
-		decode(a, "resolved 9 front.example 192.0.2.1 192.0.2.2", &m),
+		decode(a, "resolved 9 front.example 2001:db8::1 192.0.2.2", &m),
 		1);
 	assert_int_equal(m.kind, AGENT_KIND_RESOLVED);
 	assert_string_equal(m.name, "front.example");
 	assert_int_equal(m.n_addresses, 2);
-	assert_int_equal(ntohl(m.addresses[1].s_addr), 0xc0000202);
+	assert_string_equal(ip_format(&m.addresses[0], ip), "2001:db8::1");
+	assert_string_equal(ip_format(&m.addresses[1], ip), "192.0.2.2");
 	assert_int_equal(decode(a, "looked-up 9 ok", &m), 1);
 	assert_int_equal(m.kind, AGENT_KIND_LOOKED_UP);
 	assert_true(m.ok);
@@ -131,7 +134,7 @@ static void a_malformed_line_is_skipped(void **state)
 		"tls 1",
 		"tls-exit 1 signal x 1",
 		"resolved 1 front.example",
-		"resolved 1 front.example 2001:db8::1",
+		"resolved 1 front.example ::ffff:192.0.2.1",
 		"resolved 1 front/example 192.0.2.1",
 		"resolved 1 front.example 192.0.2.1 x",
 		"unresolved 1",

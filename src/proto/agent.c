@@ -10,11 +10,11 @@
 #include "proto/agent.h"
 
 #include <assert.h>
-#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/ip.h"
 #include "proto/text.h"
 
 struct agent {
@@ -212,8 +212,7 @@ static int parse_addresses(char **rest, struct agent_message *ret)
 
 	while ((arg = argument(rest))) {
 		if (ret->n_addresses == AGENT_ADDRESSES_MAX ||
-		    inet_pton(AF_INET, arg,
-			      &ret->addresses[ret->n_addresses]) != 1)
+		    ip_parse(arg, &ret->addresses[ret->n_addresses]) < 0)
 			return -EBADMSG;
 		ret->n_addresses++;
 	}
@@ -366,15 +365,13 @@ int agent_write_admitted(struct buffer *out)
 	return buffer_append_string(out, "admitted\n");
 }
 
-int agent_write_resolvers(struct buffer *out, const struct in_addr *resolvers,
+int agent_write_resolvers(struct buffer *out, const struct in6_addr *resolvers,
 			  size_t n)
 {
-	char ip[INET_ADDRSTRLEN];
+	char ip[IP_TEXT_MAX];
 	int r = buffer_append_string(out, "resolvers");
 
 	for (size_t i = 0; i < n && r == 0; i++)
-		r = buffer_printf(
-			out, " %s",
-			inet_ntop(AF_INET, &resolvers[i], ip, sizeof(ip)));
+		r = buffer_printf(out, " %s", ip_format(&resolvers[i], ip));
 	return r < 0 ? r : buffer_append_string(out, "\n");
 }

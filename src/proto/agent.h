@@ -73,7 +73,7 @@ struct agent_message {
 	uint32_t count;  /* how many in this boot */
 
 	char name[AGENT_NAME_MAX]; /* RESOLVED, UNRESOLVED */
-	struct in_addr addresses[AGENT_ADDRESSES_MAX]; /* RESOLVED */
+	struct in6_addr addresses[AGENT_ADDRESSES_MAX]; /* RESOLVED */
 	size_t n_addresses;
 	bool ok;                /* LOOKED_UP: all names were found */
 	uint64_t total_kib;     /* MEMORY */
@@ -109,5 +109,5 @@ int agent_write_time(struct buffer *out, const struct timespec *now);
 int agent_write_ping(struct buffer *out, const char *token);
 int agent_write_poweroff(struct buffer *out);
 int agent_write_admitted(struct buffer *out);
-int agent_write_resolvers(struct buffer *out, const struct in_addr *resolvers,
+int agent_write_resolvers(struct buffer *out, const struct in6_addr *resolvers,
 			  size_t n);

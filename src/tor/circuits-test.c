@@ -84,15 +84,17 @@ static void entries_are_read(void **state)
 			  "$" C "~three down 2026-11-24 17:00:00\n",
 			  "$" B "~two LAUNCHED\n$" B "~two CONNECTED\n"
 			  "$" B "~two LAUNCHED\n192.0.2.1:443 FAILED\n"
+			  "2001:db8::1:443 NEW\n"
 			  "nonsense CONNECTED\n",
 			  &entries);
-	assert_int_equal(entries.n_entries, 4);
+	assert_int_equal(entries.n_entries, 5);
 	assert_string_equal(entries.entries[0].state, "up");
 	assert_string_equal(entries.entries[1].fingerprint, B);
 	assert_string_equal(entries.entries[1].state, "connected");
 	assert_string_equal(entries.entries[2].state, "down");
 	assert_string_equal(entries.entries[3].address, "192.0.2.1:443");
 	assert_string_equal(entries.entries[3].state, "failed");
+	assert_string_equal(entries.entries[4].address, "[2001:db8::1]:443");
 }
 
 int main(void)

@@ -146,7 +146,7 @@ static struct tor_entry *entry_of(struct tor_entries *e, const char *name)
 
 	if (!parse_name(name, new.fingerprint, NULL, 0)) {
 		new.fingerprint[0] = '\0';
-		if (endpoint_parse(name, strlen(name), &endpoint) < 0)
+		if (tor_address_parse(name, strlen(name), &endpoint) < 0)
 			return NULL;
 		endpoint_format(&endpoint, new.address);
 	}

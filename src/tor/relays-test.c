@@ -32,14 +32,16 @@ static void connections(void **state)
 				    "$" FP_B " LAUNCHED\r\n"
 				    "192.0.2.5:443 NEW\n"
 				    "[2001:db8::1]:443 NEW\n"
+				    "2001:db8::2:443 NEW\n"
 				    "what CONNECTED\n",
 				    &r);
 	assert_int_equal(r.n_fingerprints, 2);
 	assert_string_equal(r.fingerprints[0], FP_A);
 	assert_string_equal(r.fingerprints[1], FP_B);
-	assert_int_equal(r.n_endpoints, 2);
+	assert_int_equal(r.n_endpoints, 3);
 	assert_endpoint(&r, 0, "192.0.2.5:443");
 	assert_endpoint(&r, 1, "[2001:db8::1]:443");
+	assert_endpoint(&r, 2, "[2001:db8::2]:443");
 	assert_int_equal(r.n_unknown, 1);
 	tor_relays_from_connections("", &r);
 	assert_int_equal(r.n_fingerprints + r.n_endpoints + r.n_unknown, 0);

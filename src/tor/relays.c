@@ -21,6 +21,20 @@ static void add_endpoint(struct tor_relays *relays, const struct endpoint *e)
 		relays->n_unknown++;
 }
 
+int tor_address_parse(const char *name, size_t len, struct endpoint *ret)
+{
+	const char *port = memrchr(name, ':', len);
+	char text[ENDPOINT_TEXT_MAX];
+
+	if (endpoint_parse(name, len, ret) == 0)
+		return 0;
+	if (!port || len + 3 > sizeof(text))
+		return -EINVAL;
+	snprintf(text, sizeof(text), "[%.*s]%.*s", (int)(port - name), name,
+		 (int)(name + len - port), port);
+	return endpoint_parse(text, strlen(text), ret);
+}
+
 static void add_connection(struct tor_relays *relays, const char *name,
 			   size_t len)
 {
@@ -34,7 +48,7 @@ static void add_connection(struct tor_relays *relays, const char *name,
 
 		memcpy(to, name + 1, hex);
 		to[hex] = '\0';
-	} else if (endpoint_parse(name, len, &e) == 0) {
+	} else if (tor_address_parse(name, len, &e) == 0) {
 		add_endpoint(relays, &e);
 	} else {
 		relays->n_unknown++;

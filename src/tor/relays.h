@@ -23,6 +23,13 @@ struct tor_relays {
 };
 
 /**
+ * tor_address_parse() - Parse an address as Tor names a connection by it
+ *
+ * As endpoint_parse(), and "2001:db8::1:443": Tor leaves the brackets out.
+ */
+int tor_address_parse(const char *name, size_t len, struct endpoint *ret);
+
+/**
  * tor_relays_from_connections() - Read the value of orconn-status
  * @text:	Lines "$FINGERPRINT~NAME STATE" or "ADDRESS:PORT STATE"
  *

@@ -91,6 +91,45 @@ static void exits_and_options(void **state)
 	check(cfg, true, "exits-and-options");
 }
 
+static void ipv6_beside_ipv4(void **state)
+{
+	struct config *cfg = *state;
+
+	cfg->tor.client_use_ipv6 = true;
+	check(cfg, true, "ipv6");
+}
+
+static void ipv6_alone(void **state)
+{
+	struct config *cfg = *state;
+
+	cfg->tor.client_use_ipv6 = true;
+	cfg->tor.client_use_ipv4 = false;
+	cfg->proxy.type = CONFIG_PROXY_HTTP;
+	set(&cfg->proxy.address, "[2001:db8::8]:3128");
+	check(cfg, true, "ipv6-alone");
+}
+
+/* Its bridges' addresses may be placeholders. */
+static void a_transport_needs_ipv4_lines(void **state)
+{
+	static const char *const bridges[] = {
+		"meek_lite 192.0.2.20:80 "
+		"0123456789ABCDEF0123456789ABCDEF01234567 "
+		"url=https://meek.example/",
+	};
+	_cleanup_free_ char *text = NULL;
+	struct config *cfg = *state;
+
+	cfg->tor.client_use_ipv6 = true;
+	cfg->tor.client_use_ipv4 = false;
+	cfg->bridge.use_bridges = true;
+	cfg->bridge.transport = CONFIG_TRANSPORT_MEEK_LITE;
+	set_list(&cfg->bridge.bridges, &cfg->bridge.n_bridges, bridges, 1);
+	assert_int_equal(torrc_render(cfg, true, &text, NULL), 0);
+	assert_non_null(strstr(text, "\nClientUseIPv4 1\n"));
+}
+
 static void http_proxy_with_login(void **state)
 {
 	struct config *cfg = *state;
@@ -244,6 +283,9 @@ int main(void)
 		with(the_default),
 		with(without_state_disk),
 		with(exits_and_options),
+		with(ipv6_beside_ipv4),
+		with(ipv6_alone),
+		with(a_transport_needs_ipv4_lines),
 		with(http_proxy_with_login),
 		with(socks_proxy_and_plain_bridges),
 		with(no_value_becomes_another_line),

@@ -201,6 +201,18 @@ static int add_padding(struct buffer *out, const struct config *cfg)
 	return 0;
 }
 
+/* Both said: Tor's own default is to use IPv6. A transport's bridges have
+ * addresses that stand for nothing, of either family. */
+static int add_families(struct buffer *out, const struct config *cfg)
+{
+	return buffer_printf(out,
+			     "ClientUseIPv4 %d\n"
+			     "ClientUseIPv6 %d\n",
+			     cfg->tor.client_use_ipv4 ||
+				     torrc_transport(cfg) != NULL,
+			     cfg->tor.client_use_ipv6);
+}
+
 static int add_options(struct buffer *out, const struct config *cfg,
 		       struct error *e)
 {
@@ -265,6 +277,8 @@ static int render(struct buffer *out, const struct config *cfg, bool state_disk,
 		r = add_nodes(out, cfg, e);
 	if (r == 0)
 		r = add_padding(out, cfg);
+	if (r == 0)
+		r = add_families(out, cfg);
 	if (r == 0)
 		r = add_proxy(out, cfg, e);
 	if (r == 0)

@@ -57,6 +57,14 @@ static void amd64_kvm_without_state_disk(void **state)
 	check(&in, "amd64-kvm-no-disk");
 }
 
+static void amd64_with_ipv6(void **state)
+{
+	struct vm_args_input in = typical;
+
+	in.ipv6 = true;
+	check(&in, "amd64-tcg-ipv6");
+}
+
 static void arm64_tcg(void **state)
 {
 	struct vm_args_input in = typical;
@@ -106,6 +114,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(amd64_tcg),
 		cmocka_unit_test(amd64_kvm_without_state_disk),
+		cmocka_unit_test(amd64_with_ipv6),
 		cmocka_unit_test(arm64_tcg),
 		cmocka_unit_test(a_small_buffer_is_no_argument_vector),
 		cmocka_unit_test(a_relative_path_is_refused),

@@ -217,7 +217,10 @@ static void add_devices(struct list *l, const struct vm_args_input *in)
 	 * (docs/guest-protocol.md). romfile=: nothing boots from a network. */
 	option(l, "netdev",
 	       "user,id=uplink,net=10.0.2.0/24,host=" GUEST_ETH0_GATEWAY ","
-	       "dhcpstart=" GUEST_ETH0_ADDRESS ",ipv6=off");
+	       "dhcpstart=" GUEST_ETH0_ADDRESS ",%s",
+	       in->ipv6 ? "ipv4=on,ipv6=on,ipv6-prefix=" GUEST_ETH0_PREFIX6
+			  ",ipv6-prefixlen=64,ipv6-host=" GUEST_ETH0_GATEWAY6
+			: "ipv6=off");
 	option(l, "device",
 	       "virtio-net-pci,netdev=uplink,mac=" GUEST_MAC_ETH0 ",romfile=");
 	option(l, "netdev", "tap,id=tap,fd=%d", VM_FD_TAP);

@@ -38,6 +38,7 @@ struct vm_args_input {
 	uint32_t memory_mb; /* MiB */
 	uint32_t cpus;
 	bool state_disk; /* VM_FD_STATE_DISK is there */
+	bool ipv6;       /* the uplink has it */
 	bool console;    /* more of the kernel's messages (--verbose) */
 };
 

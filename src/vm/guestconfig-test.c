@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/ip.h"
 #include "vm/guestconfig.h"
 
 static void every_key(void **state)
@@ -61,7 +62,7 @@ static void whom_the_uplink_reaches(void **state)
 			  .host = "stun.example" },
 		},
 	};
-	struct in_addr resolver;
+	struct in6_addr resolver;
 	struct guestconfig g = {
 		.uplink = &u,
 		.resolvers = &resolver,
@@ -71,9 +72,9 @@ static void whom_the_uplink_reaches(void **state)
 	struct config *cfg = config_new_default();
 
 	g.config = cfg;
-	inet_aton("192.168.1.1", &resolver);
-	inet_aton("192.0.2.4", &u.targets[0].address);
-	inet_aton("192.0.2.5", &u.targets[1].address);
+	ip_parse("192.168.1.1", &resolver);
+	ip_parse("192.0.2.4", &u.targets[0].address);
+	ip_parse("192.0.2.5", &u.targets[1].address);
 	assert_tail(&g, "uplink=udp\n"
 			"peer=tcp 192.0.2.4 443\n"
 			"peer=tcp 192.0.2.5 80\n"
@@ -81,6 +82,15 @@ static void whom_the_uplink_reaches(void **state)
 			"name=udp stun.example 3478\n"
 			"resolver=192.168.1.1\n"
 			"transport=snowflake\n");
+	u.ipv6 = u.any_tcp6 = u.any_udp6 = true;
+	u.n = 1;
+	g.transport = NULL;
+	ip_parse("2001:db8::53", &resolver);
+	ip_parse("fd00::4", &u.targets[0].address);
+	assert_tail(&g, "uplink=udp tcp6 udp6\n"
+			"ipv6=1\n"
+			"peer=tcp fd00::4 443\n"
+			"resolver=2001:db8::53\n");
 	config_free(cfg);
 }
 
@@ -109,6 +119,10 @@ static void a_proxy_of_the_transport(void **state)
 	assert_tail(&g, "uplink=none\ntransport=obfs4\n"
 			"proxy=socks5 proxy.example 3128 "
 			"me:a%20b%40c%3A%25\n");
+	replace(&cfg->proxy.address, "[2001:db8::8]:1080");
+	replace(&cfg->proxy.username, "");
+	assert_tail(&g, "uplink=none\ntransport=obfs4\n"
+			"proxy=socks5 2001:db8::8 1080\n");
 	config_free(cfg);
 }
 

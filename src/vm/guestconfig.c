@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/ip.h"
 #include "config/bridge_line.h"
 #include "init/contract.h"
 #include "proto/buffer.h"
@@ -19,21 +20,42 @@ static const char *protocol_name(uint8_t protocol)
 	return protocol == IPPROTO_UDP ? "udp" : "tcp";
 }
 
+static int add_any(struct buffer *out, const struct uplink *u)
+{
+	const struct {
+		const char *word;
+		bool is;
+	} any[] = {
+		{ "tcp", u->any_tcp },
+		{ "udp", u->any_udp },
+		{ "tcp6", u->any_tcp6 },
+		{ "udp6", u->any_udp6 },
+	};
+	bool some = false;
+	int r = buffer_append_string(out, "uplink=");
+
+	for (size_t i = 0; i < ARRAY_SIZE(any) && r == 0; i++)
+		if (any[i].is) {
+			r = buffer_printf(out, "%s%s", some ? " " : "",
+					  any[i].word);
+			some = true;
+		}
+	return r < 0 ? r : buffer_append_string(out, some ? "\n" : "none\n");
+}
+
 static int add_uplink(struct buffer *out, const struct uplink *u)
 {
-	char ip[INET_ADDRSTRLEN];
-	int r;
+	char ip[IP_TEXT_MAX];
+	int r = add_any(out, u);
 
-	r = buffer_printf(out, "uplink=%s\n",
-			  u->any_tcp && u->any_udp ? "tcp udp"
-			  : u->any_tcp             ? "tcp"
-			  : u->any_udp             ? "udp"
-						   : "none");
+	/* Without the key there is none: nothing changes for most. */
+	if (r == 0 && u->ipv6)
+		r = buffer_append_string(out, "ipv6=1\n");
 	for (size_t i = 0; i < u->n && r == 0; i++) {
 		const struct uplink_target *t = &u->targets[i];
 		const char *protocol = protocol_name(t->protocol);
 
-		inet_ntop(AF_INET, &t->address, ip, sizeof(ip));
+		ip_format(&t->address, ip);
 		if (!t->known)
 			r = buffer_printf(out, "name=%s %s %u\n", protocol,
 					  t->host, t->port);
@@ -61,31 +83,45 @@ static int add_encoded(struct buffer *out, const char *text)
 	return r;
 }
 
+/* HOST and PORT of "HOST:PORT", an IPv6 address without its brackets. Return:
+ * the port */
+static const char *split(const char *address, const char **ret_host,
+			 size_t *ret_len)
+{
+	const char *colon = strrchr(address, ':');
+	size_t len = (size_t)(colon - address);
+	bool brackets = address[0] == '[';
+
+	*ret_host = address + brackets;
+	*ret_len = len - (brackets ? 2 : 0);
+	return colon + 1;
+}
+
 static int add_tls_proxy(struct buffer *out, const struct config *cfg)
 {
-	const char *colon = strrchr(cfg->proxy.address, ':');
+	size_t len;
+	const char *host, *port = split(cfg->proxy.address, &host, &len);
 
-	return buffer_printf(out, "tls_proxy=%.*s %s %s\n",
-			     (int)(colon - cfg->proxy.address),
-			     cfg->proxy.address, colon + 1,
-			     cfg->proxy.ca_file[0] ? "own" : "public");
+	return buffer_printf(out, "tls_proxy=%.*s %s %s\n", (int)len, host,
+			     port, cfg->proxy.ca_file[0] ? "own" : "public");
 }
 
 /* Of the transport; Tor's stands in the torrc. */
 static int add_proxy(struct buffer *out, const struct config *cfg)
 {
-	const char *address = cfg->proxy.type == CONFIG_PROXY_HTTPS
-				      ? GUEST_TLS_ADDRESS
-				      : cfg->proxy.address;
-	const char *colon = strrchr(address, ':');
+	const char *host, *port;
+	size_t len;
 	int r;
 
-	if (cfg->proxy.type == CONFIG_PROXY_NONE || !colon)
+	if (cfg->proxy.type == CONFIG_PROXY_NONE)
 		return 0;
+	port = split(cfg->proxy.type == CONFIG_PROXY_HTTPS ? GUEST_TLS_ADDRESS
+							   : cfg->proxy.address,
+		     &host, &len);
 	r = buffer_printf(out, "proxy=%s %.*s %s",
 			  cfg->proxy.type == CONFIG_PROXY_SOCKS5 ? "socks5"
 								 : "http",
-			  (int)(colon - address), address, colon + 1);
+			  (int)len, host, port);
 	if (r == 0 && cfg->proxy.username[0]) {
 		r = buffer_append_string(out, " ");
 		if (r == 0)
@@ -140,10 +176,10 @@ static int render(struct buffer *out, const struct guestconfig *g)
 	if (r == 0)
 		r = add_uplink(out, g->uplink);
 	for (size_t i = 0; i < g->n_resolvers && r == 0; i++) {
-		char ip[INET_ADDRSTRLEN];
+		char ip[IP_TEXT_MAX];
 
-		inet_ntop(AF_INET, &g->resolvers[i], ip, sizeof(ip));
-		r = buffer_printf(out, "resolver=%s\n", ip);
+		r = buffer_printf(out, "resolver=%s\n",
+				  ip_format(&g->resolvers[i], ip));
 	}
 	if (r == 0 && g->config->proxy.type == CONFIG_PROXY_HTTPS)
 		r = add_tls_proxy(out, g->config);

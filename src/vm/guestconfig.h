@@ -19,7 +19,7 @@ struct guestconfig {
 	struct in_addr vm_ip;
 	uint8_t host_mac[6]; /* of the TAP */
 	const struct uplink *uplink;
-	const struct in_addr *resolvers; /* for the names of @uplink */
+	const struct in6_addr *resolvers; /* for the names of @uplink */
 	size_t n_resolvers;
 	const char *transport; /* NULL: none */
 	/* Of which: proxy.*; the first bridge, if @moat. */

@@ -144,7 +144,7 @@ static void exec_qemu(const struct vm *vm, char *argv_text, size_t len)
 	_exit(127);
 }
 
-static void start(struct vm *vm, bool state_disk)
+static void start(struct vm *vm, bool state_disk, bool ipv6)
 {
 	struct vm_args_input in = {
 		.qemu_path = vm->qemu,
@@ -153,6 +153,7 @@ static void start(struct vm *vm, bool state_disk)
 		.memory_mb = 64,
 		.cpus = 1,
 		.state_disk = state_disk,
+		.ipv6 = ipv6,
 	};
 	char argv[16384];
 	int pipe_fd[2];
@@ -262,12 +263,12 @@ static void assert_confined(struct vm *vm)
 	assert_int_equal(seen, 4);
 }
 
-static void run(struct vm *vm, bool state_disk)
+static void run(struct vm *vm, bool state_disk, bool ipv6)
 {
 	struct qmp_message m;
 	int status;
 
-	start(vm, state_disk);
+	start(vm, state_disk, ipv6);
 	/* Goes out after the negotiation. */
 	assert_int_equal(qmp_send(vm->qmp, QMP_COMMAND_QUERY_STATUS, NULL), 0);
 	next_message(vm, &m);
@@ -291,12 +292,17 @@ static void run(struct vm *vm, bool state_disk)
 
 static void it_starts_with_a_state_disk(void **state)
 {
-	run(*state, true);
+	run(*state, true, false);
 }
 
 static void it_starts_without_a_state_disk(void **state)
 {
-	run(*state, false);
+	run(*state, false, false);
+}
+
+static void it_starts_with_ipv6(void **state)
+{
+	run(*state, true, true);
 }
 
 static int setup(void **state)
@@ -332,6 +338,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		with(it_starts_with_a_state_disk),
 		with(it_starts_without_a_state_disk),
+		with(it_starts_with_ipv6),
 	};
 	struct error e = ERROR_NULL(e);
 	char qemu[PATH_MAX];

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/ip.h"
 #include "init/dns.h"
 #include "init/pt.h"
 #include "init/tls_log.h"
@@ -29,12 +30,18 @@ static void read_pt(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static const enum dns_type types[] = { DNS_TYPE_A, DNS_TYPE_AAAA };
 	struct dns_result result;
 
-	if (dns_answer(data, size, 0x1234, "a.example", &result) == 0) {
+	for (int t = 0; t < 2; t++) {
+		if (dns_answer(data, size, 0x1234, "a.example", types[t],
+			       &result) < 0)
+			continue;
 		must(result.n > 0 && result.n <= GUEST_NAME_ADDRESSES_MAX);
 		for (size_t i = 0; i < result.n; i++)
-			must(dns_usable(result.addresses[i]));
+			must(ip_is_unicast(&result.addresses[i]) &&
+			     ip_is_v4(&result.addresses[i]) ==
+				     (types[t] == DNS_TYPE_A));
 	}
 	read_pt(data, size);
 	return 0;

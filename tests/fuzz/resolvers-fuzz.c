@@ -3,22 +3,25 @@
 
 #include <arpa/inet.h>
 
+#include "base/ip.h"
 #include "daemon/resolvers.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct in_addr found[RESOLVERS_MAX];
+	struct in6_addr found[RESOLVERS_MAX];
 	const struct in_addr own = { htonl(0x0a0a0a01) };
+	const struct in6_addr own6 = ip_from_v4(own);
 	bool local;
-	size_t n =
-		resolvers_parse((const char *)data, size, own, found, &local);
 
-	must(n <= RESOLVERS_MAX);
-	for (size_t i = 0; i < n; i++) {
-		uint32_t top = ntohl(found[i].s_addr) >> 24;
+	for (int ipv6 = 0; ipv6 < 2; ipv6++) {
+		size_t n = resolvers_parse((const char *)data, size, own, ipv6,
+					   found, &local);
 
-		must(top != 127 && top != 0 && top < 224);
-		must(found[i].s_addr != own.s_addr);
+		must(n <= RESOLVERS_MAX);
+		for (size_t i = 0; i < n; i++)
+			must(ip_is_unicast(&found[i]) &&
+			     !ip_equal(&found[i], &own6) &&
+			     (ipv6 || ip_is_v4(&found[i])));
 	}
 	return 0;
 }

@@ -338,12 +338,18 @@ def test_clients_reach_the_network_through_peers(lab):
 
 
 def test_proxies_want_the_password(lab):
-    lab.peers_up("squid-tls", "squid", "tinyproxy", "microsocks", "dante")
-    refused = {"squid": "407", "squid-tls": "407", "tinyproxy": "401"}
+    lab.peers_up(*peers.of_kind("proxy"))
+    refused = {"squid": "407", "squid-tls": "407", "squid-tls6": "407"}
+    refused.update(tinyproxy="401", tinyproxy6="401")
     for name in peers.of_kind("proxy"):
         facts = lab.peer(name)
         kind = "socks5h" if facts["type"] == "socks5" else facts["type"]
         options = ["--proxy", "%s://%s" % (kind, facts["address"])]
+        if name == "squid-tls6":
+            # curl 7.88 looks for a proxy's IPv6 address among a certificate's names.
+            address, _, port = facts["address"].rpartition(":")
+            options = ["--proxy", "https://proxy.lab.test:" + port]
+            options += ["--resolve", "proxy.lab.test:%s:%s" % (port, address)]
         options += ["--proxy-cacert", lab.ca_path(), "--proxytunnel"]
         url = "http://www4.lab.test/address"
         right = "%(username)s:%(password)s" % facts

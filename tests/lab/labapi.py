@@ -51,7 +51,7 @@ ADDRESSES = {
     "dns": topo.DNS4,
     "relays": topo.RELAYS,
     "exits": {
-        nick: {"ipv4": a, "ipv6": topo.exit6(a)} for nick, a in topo.EXITS.items()
+        nick: {"ipv4": a, "ipv6": topo.relay6(a)} for nick, a in topo.EXITS.items()
     },
 }
 
@@ -505,10 +505,10 @@ class Lab:
 
         use_bridge, use_proxy: names of peers that run.
         """
-        config = {"tor": {"options": self.client_torrc() + ["ClientUseIPv6 0"]}}
+        config = {"tor": {"options": self.client_torrc()}}
         if use_bridge:
             line = self.peer(use_bridge)["line"]
-            transport = line.split()[0] if not line[0].isdigit() else "none"
+            transport = line.split()[0] if line[0].isalpha() else "none"
             config["bridge"] = {
                 "use_bridges": True,
                 "transport": transport,

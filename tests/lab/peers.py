@@ -200,23 +200,33 @@ def _connect(address, port):
     socket.create_connection((address, port), 2).close()
 
 
+def endpoint(ip, port):
+    """As bridge lines and torrc have it."""
+    return ("[%s]:%d" if ":" in ip else "%s:%d") % (ip, port)
+
+
 # --- bridges -------------------------------------------------------------------
 
 
 def start_plain(peer):
-    address = "%s:%d" % (topo.BRIDGE_ADDRESSES["plain"], tornet.ORPORT)
-    fingerprint = peer.bridge()
-    peer.wait_port(topo.BRIDGE_ADDRESSES["plain"], tornet.ORPORT)
+    ip, lines = topo.BRIDGE_ADDRESSES[peer.name], []
+    if peer.name in topo.BRIDGE6_ADDRESSES:
+        ip = topo.BRIDGE6_ADDRESSES[peer.name]
+        lines = ["ORPort " + endpoint(ip, tornet.ORPORT)]
+    address = endpoint(ip, tornet.ORPORT)
+    fingerprint = peer.bridge(*lines)
+    peer.wait_port(ip, tornet.ORPORT)
     return {"line": "%s %s" % (address, fingerprint), "address": address}
 
 
 def start_obfs4(peer):
-    program = {"obfs4": "lyrebird"}.get(peer.name, peer.name)
+    program = "obfs4proxy" if peer.name == "obfs4proxy" else "lyrebird"
     ip, port = topo.BRIDGE_ADDRESSES[peer.name], 443
+    ip = topo.BRIDGE6_ADDRESSES.get(peer.name, ip)
     fingerprint = peer.bridge(
         "ExtORPort auto",
         "ServerTransportPlugin obfs4 exec " + peer.program(program),
-        "ServerTransportListenAddr obfs4 %s:%d" % (ip, port),
+        "ServerTransportListenAddr obfs4 " + endpoint(ip, port),
     )
     peer.wait_port(ip, port)
     text = peer.wait(
@@ -224,7 +234,7 @@ def start_obfs4(peer):
     )
     (template,) = (x for x in text.splitlines() if x.startswith("Bridge obfs4 "))
     arguments = template.split("<FINGERPRINT> ")[1]
-    address = "%s:%d" % (ip, port)
+    address = endpoint(ip, port)
     return {
         "line": "obfs4 %s %s %s" % (address, fingerprint, arguments),
         "address": address,
@@ -246,7 +256,8 @@ def start_webtunnel(peer):
         """
 	server {
 		listen LISTEN;
-		server_name tunnel.lab.test;
+		listen [%s]:443 ssl;
+		server_name tunnel.lab.test tunnel6.lab.test;
 		location = / { return 200 "A web site.\\n"; }
 		location = /%s {
 			proxy_pass http://127.0.0.1:%d;
@@ -254,13 +265,17 @@ def start_webtunnel(peer):
 			proxy_set_header Connection $http_connection;
 		}
 	}"""
-        % (PATH_SECRET, inner),
+        % (topo.BRIDGE6_ADDRESSES["webtunnel"], PATH_SECRET, inner),
     )
     return {
         # The address is a place-holder, as in the lines that are handed out.
         "line": "webtunnel 192.0.2.3:443 %s url=%s ver=0.0.1" % (fingerprint, url),
         "address": ip + ":443",
         "names": ["tunnel.lab.test"],
+        # The same by IPv6 alone.
+        "address6": endpoint(topo.BRIDGE6_ADDRESSES["webtunnel"], 443),
+        "line6": "webtunnel 192.0.2.3:443 %s url=%s ver=0.0.1"
+        % (fingerprint, url.replace("tunnel.", "tunnel6.")),
     }
 
 
@@ -416,12 +431,13 @@ max_filedescriptors 1024
     )
 
 
-def _proxy(peer, kind, port, name=None):
-    ip = topo.NEIGHBOUR4 if peer.machine.name == "lan" else topo.PROXY_ADDRESS
+def _proxy(peer, kind, port, ip=None):
+    if ip is None:
+        ip = topo.NEIGHBOUR4 if peer.machine.name == "lan" else topo.PROXY_ADDRESS
     peer.wait_port(ip, port)
     return {
         "type": kind,
-        "address": "%s:%d" % (ip, port),
+        "address": endpoint(ip, port),
         "username": USER,
         "password": password(peer.name),
         "names": [],
@@ -434,18 +450,20 @@ def start_squid(peer):
 
 
 def start_squid_tls(peer):
+    ip = topo.PROXY6_ADDRESS if peer.name == "squid-tls6" else topo.PROXY_ADDRESS
     for name in (pki.CERTIFICATE, pki.KEY):
         with open(os.path.join(peer.site.files, name), encoding="ascii") as f:
             peer.write(name, f.read())
     _squid(
         peer,
-        "https_port %s:3129 tls-cert=%s/%s tls-key=%s/%s"
-        % (topo.PROXY_ADDRESS, peer.dir, pki.CERTIFICATE, peer.dir, pki.KEY),
+        "https_port %s tls-cert=%s/%s tls-key=%s/%s"
+        % (endpoint(ip, 3129), peer.dir, pki.CERTIFICATE, peer.dir, pki.KEY),
     )
-    return _proxy(peer, "https", 3129)
+    return _proxy(peer, "https", 3129, ip)
 
 
 def start_tinyproxy(peer):
+    ip = topo.PROXY6_ADDRESS if peer.name == "tinyproxy6" else topo.PROXY_ADDRESS
     conf = peer.write(
         "tinyproxy.conf",
         "\n".join(
@@ -453,7 +471,7 @@ def start_tinyproxy(peer):
                 "User root",
                 "Group root",
                 "Port 8888",
-                "Listen " + topo.PROXY_ADDRESS,
+                "Listen " + ip,
                 "Timeout 600",
                 'PidFile "%s/pid"' % peer.dir,
                 "LogLevel Connect",
@@ -465,7 +483,7 @@ def start_tinyproxy(peer):
         + "\n",
     )
     peer.spawn("tinyproxy", [peer.program("tinyproxy"), "-d", "-c", conf])
-    return _proxy(peer, "http", 8888)
+    return _proxy(peer, "http", 8888, ip)
 
 
 def start_microsocks(peer):
@@ -521,13 +539,17 @@ PEERS = {
     "plain": ("bridge", "net", start_plain, "bridge without a transport"),
     "obfs4": ("bridge", "net", start_obfs4, "obfs4 bridge, lyrebird"),
     "obfs4proxy": ("bridge", "net", start_obfs4, "obfs4 bridge, obfs4proxy"),
+    "plain6": ("bridge", "net", start_plain, "the first by IPv6"),
+    "obfs4v6": ("bridge", "net", start_obfs4, "obfs4 bridge by IPv6"),
     "webtunnel": ("bridge", "net", start_webtunnel, "webtunnel bridge behind nginx"),
     "meek": ("bridge", "net", start_meek, "meek bridge behind a front"),
     "moat": ("service", "net", start_moat, "bridge service behind a front"),
     "snowflake": ("bridge", "net", start_snowflake, "snowflake broker and STUN only"),
     "squid": ("proxy", "lan", start_squid, "HTTP CONNECT, refuses with 407"),
     "squid-tls": ("proxy", "net", start_squid_tls, "the same inside TLS"),
+    "squid-tls6": ("proxy", "net", start_squid_tls, "the same by IPv6"),
     "tinyproxy": ("proxy", "net", start_tinyproxy, "HTTP CONNECT, refuses with 401"),
+    "tinyproxy6": ("proxy", "net", start_tinyproxy, "the same by IPv6"),
     "microsocks": ("proxy", "lan", start_microsocks, "SOCKS5"),
     "dante": ("proxy", "net", start_dante, "SOCKS5"),
 }

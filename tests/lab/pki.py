@@ -25,7 +25,7 @@ def certificates(cache):
     names = sorted({*topo.PEER_NAMES, *topo.FRONTED, topo.SERVICE})
     alternatives = ",".join(
         ["DNS:" + n for n in names]
-        + ["IP:%s" % a for a in (topo.PROXY_ADDRESS, topo.NEIGHBOUR4)]
+        + ["IP:%s" % a for a in (topo.PROXY_ADDRESS, topo.PROXY6_ADDRESS, topo.NEIGHBOUR4)]
     )
     folder = os.path.join(cache, "pki")
     stamp = os.path.join(folder, "names")

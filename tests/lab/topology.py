@@ -48,8 +48,17 @@ BRIDGE_ADDRESSES = {
     "webtunnel": "203.0.113.43",
     "meek": "203.0.113.44",
     "snowflake": "203.0.113.45",
+    "plain6": "203.0.113.48",
+    "obfs4v6": "203.0.113.47",
 }
 MOAT_ADDRESS = "203.0.113.46"
+# Where clients reach these: by IPv6 alone, webtunnel by another name.
+BRIDGE6_ADDRESSES = {
+    "plain6": "2001:db8:113::46",
+    "obfs4v6": "2001:db8:113::47",
+    "webtunnel": "2001:db8:113::43",
+}
+PROXY6_ADDRESS = "2001:db8:113::50"
 PROXY_ADDRESS = "203.0.113.50"
 STUN_ADDRESS = "203.0.113.51"
 # Where a lying resolver leads to; nobody listens there.
@@ -60,6 +69,7 @@ FRONTED = ["meek.lab.test", "moat.lab.test"]
 SERVICE = "bridges.lab.test"
 PEER_NAMES = {
     "tunnel.lab.test": BRIDGE_ADDRESSES["webtunnel"],
+    "tunnel6.lab.test": BRIDGE6_ADDRESSES["webtunnel"],
     "front.lab.test": BRIDGE_ADDRESSES["meek"],
     "broker.lab.test": BRIDGE_ADDRESSES["snowflake"],
     "moat-front.lab.test": MOAT_ADDRESS,
@@ -211,10 +221,11 @@ def connect(machines, dhcp):
     for name in LEAVES:
         link("to-" + name, machines["router"], "eth0", machines[name])
 
-    public = list(RELAYS.values()) + [exit6(a) for a in EXITS.values()] + [DNS4]
+    public = list(RELAYS.values()) + [relay6(a) for a in RELAYS.values()] + [DNS4]
     public += [a for addresses in SERVERS.values() for a in addresses]
     public += [*BRIDGE_ADDRESSES.values(), MOAT_ADDRESS, PROXY_ADDRESS, STUN_ADDRESS]
     public += [FALSE_ADDRESS]
+    public += [*BRIDGE6_ADDRESSES.values(), PROXY6_ADDRESS]
     ip(
         "net",
         "link set lo up\n"
@@ -269,8 +280,8 @@ def link(name, machine, peer, peer_machine):
     )
 
 
-def exit6(addr4):
-    """IPv6 address that an exit uses beside its IPv4 address."""
+def relay6(addr4):
+    """IPv6 address that a relay has beside its IPv4 address."""
     return "2001:db8:100::" + addr4.rpartition(".")[2]
 
 

@@ -180,8 +180,11 @@ def client_lines(authorities):
     lines = ["TestingTorNetwork 1"]
     for nick, v3ident, fingerprint, _ in authorities:
         lines.append(
-            "DirAuthority %s orport=%d v3ident=%s %s:%d %s"
-            % (nick, ORPORT, v3ident, topo.RELAYS[nick], DIRPORT, fingerprint)
+            "DirAuthority %s orport=%d ipv6=[%s]:%d v3ident=%s %s:%d %s"
+            % (
+                *(nick, ORPORT, topo.relay6(topo.RELAYS[nick]), ORPORT),
+                *(v3ident, topo.RELAYS[nick], DIRPORT, fingerprint),
+            )
         )
     return lines
 
@@ -189,13 +192,17 @@ def client_lines(authorities):
 def relay_torrc(nick, lines, offset):
     """Complete torrc of one relay or authority."""
     address = topo.RELAYS[nick]
+    address6 = topo.relay6(address)
     conf = lines + [
         "Nickname " + nick,
         "DataDirectory /run/tor/" + nick,
         "Log notice stdout",
         "Address " + address,
+        "Address [%s]" % address6,
         "OutboundBindAddress " + address,
+        "OutboundBindAddress [%s]" % address6,
         "ORPort %s:%d" % (address, ORPORT),
+        "ORPort [%s]:%d" % (address6, ORPORT),
         "SocksPort 0",
         "AssumeReachable 1",
         "ContactInfo lab@lab.test",
@@ -204,7 +211,6 @@ def relay_torrc(nick, lines, offset):
     ]
     if nick in topo.EXITS:
         conf += [
-            "OutboundBindAddress [%s]" % topo.exit6(address),
             "ExitRelay 1",
             "IPv6Exit 1",
             "ExitPolicy accept *:*",
@@ -228,6 +234,8 @@ def relay_torrc(nick, lines, offset):
             "V3AuthDistDelay %d" % VOTE_DELAY,
             "V3AuthNIntervalsValid 100",
             "V3BandwidthsFile " + BANDWIDTHS,
+            # The relays' IPv6 addresses are tried, and named if they answer.
+            "AuthDirHasIPv6Connectivity 1",
             "TestingDirAuthVoteGuard " + topo.GUARD_RANGE,
             "TestingDirAuthVoteExit " + topo.EXIT_RANGE,
             "TestingDirAuthVoteHSDir *",

@@ -68,9 +68,9 @@ def parse(raw):
 
 
 class Judge:
-    """outside: MAC addresses (bytes) that are not the host's; relays: IPv4
-    addresses of the Tor network; relay_ports; host: IPv4 addresses of the host's links; lan: the
-    first three bytes of the private networks on its links."""
+    """outside: MAC addresses (bytes) that are not the host's; relays: addresses of
+    the Tor network, of both families; relay_ports; host: addresses of the host's links;
+    lan: the first three bytes of the private networks on its links."""
 
     def __init__(self, outside, relays, relay_ports, host, lan):
         self.lan = set(lan)
@@ -87,8 +87,9 @@ class Judge:
             if p.source not in self.outside and p.ethertype != MARKER_ETHERTYPE
         ]
 
-    def allowed(self, p):
-        """The name of the rule that allows a packet, or None."""
+    def allowed(self, p, ipv6=False):
+        """The name of the rule that allows a packet, or None. ipv6: whether Tor is
+        to use IPv6, too."""
         if p.ethertype == 0x0806:
             return "ARP"
         if p.ethertype == 0x888E:
@@ -103,9 +104,9 @@ class Judge:
                 return "NDP"
             if p.kind in (131, 132, 143):
                 return "MLD"
-        if p.family == 4 and p.proto == 6 and p.src in self.host:
+        if p.proto == 6 and p.src in self.host and (p.family == 4 or ipv6):
             if p.dst in self.relays and p.dport in self.relay_ports:
-                return "uplink"
+                return "uplink" if p.family == 4 else "uplink by IPv6"
         return None
 
     def to_lan(self, p):
@@ -116,12 +117,12 @@ class Judge:
             return p.dst[:3] in self.lan and p.src[:3] == p.dst[:3]
         return p.family == 6 and p.dst[:2] == p.src[:2] == LINK_LOCAL
 
-    def judge(self, frames, lan_access=False, without_lan=()):
+    def judge(self, frames, lan_access=False, without_lan=(), ipv6=False):
         """(leaks, counts): packets that no rule allows, and how many of each.
         without_lan: the cells to which LAN access opens nothing."""
         leaks, counts = [], collections.Counter()
         for p in self.sent_by_host(frames):
-            rule = self.allowed(p)
+            rule = self.allowed(p, ipv6)
             if rule is None and lan_access and self.to_lan(p):
                 rule = None if cells_of(p, without_lan) else "LAN"
             counts[rule or "leak"] += 1

@@ -17,6 +17,7 @@ STATES = collections.OrderedDict(
         ("starting: WaitBootstrap", ("closed", "the Internet is cut off")),
         ("Running", ("closed", "")),
         ("LAN access", ("closed", "Running, with network.lan_access: but for the LAN")),
+        ("IPv6 uplink", ("closed", "Running, with tor.client_use_ipv6")),
         ("Blocked", ("closed", "QEMU killed, the restart is awaited")),
         ("stopping", ("closed", "Shutdown, with a VM that does not end")),
         ("killed", ("closed", "kill -9 of broker, engine and QEMU")),

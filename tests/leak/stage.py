@@ -139,13 +139,15 @@ class Stage:
         self._build()
         self.judge = judging.Judge(
             self._outside(),
-            [socket.inet_aton(a) for a in topo.RELAYS.values()],
+            [socket.inet_aton(a) for a in topo.RELAYS.values()]
+            + [socket.inet_pton(socket.AF_INET6, topo.relay6(a)) for a in topo.RELAYS.values()],
             (tornet.ORPORT, tornet.DIRPORT),
             # Its links': Tor takes the second one when the first is gone.
             [
                 socket.inet_aton(a)
                 for a in (topo.HOST4, topo.LAN4 + ".22", NET2 + ".2", SPARE4)
-            ],
+            ]
+            + [socket.inet_pton(socket.AF_INET6, topo.HOST6)],
             [socket.inet_aton(net + ".0")[:3] for net in (topo.LAN4, NET2)],
         )
 
@@ -393,7 +395,9 @@ route add default via {n}.1 metric 500
         open_ = matrix.STATES[state][0] == "open"
         lan_access = state == "LAN access"
         closed = {n for n, c in known.items() if c.sender in matrix.WITHOUT_LAN}
-        leaks, counts = self.judge.judge(frames, lan_access, closed)
+        leaks, counts = self.judge.judge(
+            frames, lan_access, closed, ipv6=state == "IPv6 uplink"
+        )
         seen, strangers = {}, []
         for p in leaks:
             numbers = judging.cells_of(p, known)

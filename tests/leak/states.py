@@ -220,6 +220,22 @@ class Acts:
             t.configure(failsafe=FAILSAFE)
         same_network(before, t.snapshot())
 
+    def ipv6(self):
+        """Running, with Tor's own connections by IPv6 and by nobody else's."""
+        before = self.begin("IPv6 uplink")
+        t = self.torvm
+        lines = self.stage.lab.client_torrc() + ["ClientPreferIPv6ORPort 1"]
+        t.configure(failsafe=FAILSAFE, tor={"client_use_ipv6": True, "options": lines})
+        try:
+            t.up()
+            verdicts = self.stage.fire("IPv6 uplink")
+            self.record("IPv6 uplink", verdicts)
+            expect(verdicts["counts"].get("uplink by IPv6"), "Tor used no IPv6")
+            t.down()
+        finally:
+            t.configure(failsafe=FAILSAFE)
+        same_network(before, t.snapshot())
+
     def lockdown(self):
         """Down by the user's wish, with lockdown on."""
         before = self.begin("lockdown")
@@ -246,6 +262,7 @@ ACTS = {
     "failures": ["killed", "Blocked", "down again"],
     "lockdown": ["lockdown"],
     "lan": ["LAN access"],
+    "ipv6": ["IPv6 uplink"],
 }
 CHOSEN = ["life", "failures", "lockdown", "lan"]
 

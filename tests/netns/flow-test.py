@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from netlab import (  # noqa: E402
-    HOST4, HOST6, ROUTER4, USER_UID, VM_UID, WEB4, WEB6, Driver, Lab,
+    HOST4, HOST6, ROUTER4, ROUTER6, USER_UID, VM_UID, WEB4, WEB6, Driver, Lab,
     connect, main, ns_socket, private)
 
 DRIVER = private()
@@ -112,11 +112,27 @@ def no_uplink_when_blocked():
 flows = []
 
 
-def uplink_opens():
-    """Uplink: a new flow of its user to a public address passes"""
+def no_ipv6_unless_asked():
+    """Uplink: by IPv4 alone, where the configuration does not ask for IPv6"""
     driver("tap-create")
+    driver("uplink", "any-tcp")
     driver("firewall", "uplink")
     driver("tap-configure")
+    assert refused(WEB6, 443)
+    assert datagram((WEB6, 443), socket.AF_INET6) in (errno.EPERM, errno.EACCES)
+    assert not lab.capture.leaks()
+    # Positive control: the same, and one rule more.
+    driver("uplink", "any-tcp", "any-tcp6")
+    driver("firewall", "uplink")
+    err, _, s = connect("host", VM_UID, (WEB6, 443))
+    assert err == 0, errno.errorcode[err]
+    s.close()
+    listener6.accept()[0].close()
+    assert lab.capture.leaks()
+
+
+def uplink_opens():
+    """Uplink: a new flow of its user to a public address passes"""
     for address, listener in ((WEB4, listener4), (WEB6, listener6)):
         err, _, s = connect("host", VM_UID, (address, 443))
         assert err == 0, (address, errno.errorcode[err])
@@ -126,6 +142,17 @@ def uplink_opens():
     frames = lab.capture.leaks()
     assert frames and all(of_web(f) for f in frames), frames
     assert all(f.saddr in (HOST4, HOST6) for f in frames)
+    # It is the user's alone, past the policy rules as well.
+    for address in (WEB4, WEB6):
+        for prepare in (None, bound_to_eth0):
+            err, _, s = connect("host", USER_UID, (address, 443), seconds=1, prepare=prepare)
+            s.close()
+            assert err != 0, address
+    assert not lab.capture.leaks()
+
+
+def bound_to_eth0(s):
+    s.setsockopt(socket.SOL_SOCKET, 25, b"eth0\0")
 
 
 def survives_modes():
@@ -145,7 +172,9 @@ def uplink_limits():
     service.setblocking(False)
     lab.capture.take()
     for address in ("10.20.30.1", "fd00::1", "10.10.10.1", "10.0.0.1",
-                    "224.0.0.1", "192.168.1.1", "100.64.0.1", "169.254.1.1"):
+                    "224.0.0.1", "192.168.1.1", "100.64.0.1", "169.254.1.1",
+                    "2001::1", "2001:10::1", "2002:102:304::1", "4000::1",
+                    "64:ff9b::c000:201", "fec0::1"):
         err, took, s = connect("host", VM_UID, (address, 8080), seconds=1)
         s.close()
         assert err in (errno.ECONNREFUSED, errno.EACCES, errno.ENETUNREACH), (
@@ -158,6 +187,9 @@ def uplink_limits():
                 raise AssertionError(target)
             except OSError as e:
                 assert e.errno in (errno.EPERM, errno.EACCES), e
+    for target in ((WEB6, 53), (WEB6, 443), ("fd00::1", 53)):
+        err = datagram(target, socket.AF_INET6)
+        assert err in (errno.EPERM, errno.EACCES), target
     # Other than a SYN: a packet without a flow is not the first of one.
     assert not lab.capture.leaks()
     # Bound to the link, it is no more allowed.
@@ -189,9 +221,9 @@ def no_riding_along():
     assert not any(seq in f.raw for f in frames), frames
 
 
-def datagram(target):
+def datagram(target, family=socket.AF_INET):
     """What sending one as the uplink's user ends in: an errno or 0."""
-    with ns_socket("host", VM_UID, socket.AF_INET, socket.SOCK_DGRAM) as s:
+    with ns_socket("host", VM_UID, family, socket.SOCK_DGRAM) as s:
         try:
             s.sendto(b"udp", target)
             return 0
@@ -241,6 +273,41 @@ def only_peers():
     assert sent <= {(6, private, 8443), (6, WEB4, 443)}, sent  # the ends of flows
 
 
+def only_ipv6_peers():
+    """The same with IPv6: a private peer and a public one, nobody else"""
+    private = "fd00::1"
+    driver("uplink", "tcp:[%s]:8443" % private, "udp:[%s]:53" % private,
+           "tcp:[%s]:443" % WEB6)
+    driver("firewall", "uplink")
+    lab.capture.take()
+    exchange(*flows[1])
+    err, _, s = connect("host", VM_UID, (WEB6, 443))
+    assert err == 0, errno.errorcode[err]
+    s.close()
+    listener6.accept()[0].close()
+    service = ns_socket("router", 0, socket.AF_INET6, socket.SOCK_STREAM)
+    service.bind((private, 8443))
+    service.listen(1)
+    err, _, s = connect("host", VM_UID, (private, 8443))
+    assert err == 0, errno.errorcode[err]
+    exchange(s, service.accept()[0])
+    s.close()
+    service.close()
+    assert datagram((private, 53), socket.AF_INET6) == 0
+    sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()}
+    assert sent == {(6, private, 8443), (6, WEB6, 443), (17, private, 53)}, sent
+    assert refused(private, 8080) and refused(WEB6, 80) and refused(WEB4, 443)
+    assert refused("fd00::2", 8443)
+    for target in ((private, 54), (WEB6, 443), (WEB6, 53)):
+        err = datagram(target, socket.AF_INET6)
+        assert err in (errno.EPERM, errno.EACCES), target
+    err, _, s = connect("host", USER_UID, (private, 8443), seconds=1)
+    s.close()
+    assert err != 0
+    sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()}
+    assert sent <= {(6, private, 8443), (6, WEB6, 443)}, sent  # the ends of flows
+
+
 def datagrams():
     """With any UDP: public addresses, but no resolver; and still no TCP"""
     driver("uplink", "any-udp")
@@ -253,8 +320,15 @@ def datagrams():
     sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()
             if f.proto == 17}
     assert sent == {(17, WEB4, 3478)}, sent
-    driver("uplink", "any-tcp")
+    driver("uplink", "any-udp6")
     driver("firewall", "uplink")
+    assert datagram((WEB6, 3478), socket.AF_INET6) == 0
+    assert datagram((WEB6, 53), socket.AF_INET6) in (errno.EPERM, errno.EACCES)
+    assert datagram((WEB4, 3478)) in (errno.EPERM, errno.EACCES)
+    assert refused(WEB6, 443)
+    driver("uplink", "any-tcp", "any-tcp6")
+    driver("firewall", "uplink")
+    lab.capture.take()
 
 
 def renewed():
@@ -292,8 +366,8 @@ def renewed():
     assert driver("uplink-renew", "changed") == "0"
     lab.ip("host", "route", "replace", "default", "via", ROUTER4)
     lab.ip("host", "addr", "del", "192.0.2.99/24", "dev", "eth0")
-    # After a long sleep: all of them.
-    assert driver("uplink-renew", "all") == "1"
+    # After a long sleep: all of them, both families'.
+    assert driver("uplink-renew", "all") == "2"
     code = other.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     assert code in (0, errno.ECONNREFUSED), errno.errorcode[code]
     other.close()
@@ -301,6 +375,30 @@ def renewed():
     assert err == 0, errno.errorcode[err]
     flows[0] = s, listener4.accept()[0]
     assert s.getsockname()[0] == HOST4
+    assert all(of_web(f) for f in lab.capture.leaks())
+
+
+def renewed_ipv6():
+    """By IPv6: another address of the same network is none, one of another is"""
+    driver("watch", 0)
+    err, _, s = connect("host", VM_UID, (WEB6, 443))
+    assert err == 0, errno.errorcode[err]
+    peer = listener6.accept()[0]
+    lab.ip("host", "addr", "add", "2001:db8:1::99/64", "dev", "eth0", "nodad")
+    lab.ip("host", "-6", "route", "replace", "default", "via", ROUTER6, "src", "2001:db8:1::99")
+    assert int(driver("watch", 3000)) & UPLINK
+    assert driver("uplink-renew", "changed") == "0"
+    exchange(s, peer)
+    lab.ip("host", "-6", "route", "replace", "default", "via", ROUTER6, "src", "fd00::10")
+    assert int(driver("watch", 3000)) & UPLINK
+    assert driver("uplink-renew", "changed") == "1"
+    try:
+        s.sendall(b"dead")
+        raise AssertionError("the old connection lives")
+    except OSError as e:
+        assert e.errno in (errno.ECONNABORTED, errno.EPIPE), e
+    lab.ip("host", "-6", "route", "replace", "default", "via", ROUTER6)
+    lab.ip("host", "addr", "del", "2001:db8:1::99/64", "dev", "eth0")
     assert all(of_web(f) for f in lab.capture.leaks())
 
 
@@ -443,5 +541,6 @@ def users_are_counted():
 
 
 main([before, old_connections_end, listening_socket, no_uplink_when_blocked,
-      uplink_opens, survives_modes, uplink_limits, no_riding_along, only_peers, datagrams, renewed, killed,
+      no_ipv6_unless_asked, uplink_opens, survives_modes, uplink_limits, no_riding_along,
+      only_peers, only_ipv6_peers, datagrams, renewed, renewed_ipv6, killed,
       hold_the_link, hold_the_link_in_lockdown, probing_the_tap, users_are_counted])

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/ip.h"
 #include "platform/platform.h"
 
 static struct net_plan plan = {
@@ -47,7 +48,8 @@ static int set_mode(struct net *net, const char *mode, struct error *e)
 	return error_set(e, -EINVAL, "mode '%s'", mode);
 }
 
-/* "any-tcp any-udp tcp:192.0.2.1:443": from the next `firewall` on. */
+/* "any-tcp any-udp6 tcp:192.0.2.1:443 tcp:[2001:db8::1]:443": from the next
+ * `firewall` on. */
 static int set_uplink(char *words, struct error *e)
 {
 	struct net_uplink *u = &plan.uplink;
@@ -55,17 +57,23 @@ static int set_uplink(char *words, struct error *e)
 	*u = (struct net_uplink){ 0 };
 	for (char *word = strtok(words, " "); word; word = strtok(NULL, " ")) {
 		struct net_peer *peer = &u->peers[u->n_peers];
-		char ip[16];
+		char ip[IP_TEXT_MAX];
 
 		if (!strcmp(word, "any-tcp")) {
 			u->any_tcp = true;
 		} else if (!strcmp(word, "any-udp")) {
 			u->any_udp = true;
+		} else if (!strcmp(word, "any-tcp6")) {
+			u->any_tcp6 = true;
+		} else if (!strcmp(word, "any-udp6")) {
+			u->any_udp6 = true;
 		} else {
 			if (u->n_peers == NET_PEERS_MAX ||
-			    sscanf(word + 4, "%15[0-9.]:%hu", ip,
-				   &peer->port) != 2 ||
-			    inet_pton(AF_INET, ip, &peer->address) != 1)
+			    (sscanf(word + 4, "%15[0-9.]:%hu", ip,
+				    &peer->port) != 2 &&
+			     sscanf(word + 4, "[%45[0-9a-f:]]:%hu", ip,
+				    &peer->port) != 2) ||
+			    ip_parse(ip, &peer->address) < 0)
 				return error_set(e, -EINVAL, "peer '%s'", word);
 			peer->protocol =
 				word[0] == 'u' ? IPPROTO_UDP : IPPROTO_TCP;

@@ -13,9 +13,11 @@ from netlab import main, private, run  # noqa: E402
 
 INIT = private()
 SERVER, NOBODY = "10.9.9.9", "10.9.9.8"
+SERVER6 = "fd00::9"
+AAAA = b"\0\x1c"
 run("ip", "link", "set", "lo", "up")
-for address in (SERVER, NOBODY):
-    run("ip", "addr", "add", address + "/32", "dev", "lo")
+for address in (SERVER + "/32", NOBODY + "/32", SERVER6 + "/128"):
+    run("ip", "addr", "add", address, "dev", "lo")
 
 
 def question(query):
@@ -39,6 +41,17 @@ def answer(query, tcp):
     elif name.startswith("fail"):
         flags, records = flags | 2, 0
     address = "127.0.0.1" if name.startswith("local") else "192.0.2.%d"
+    if asked[-4:-2] == AAAA:
+        if not name.startswith(("six", "both", "many")):
+            records = 0
+        body = b"".join(
+            b"\xc0\x0c\0\x1c\0\1\0\0\0\x1e\0\x10"
+            + socket.inet_pton(socket.AF_INET6, "2001:db8::%d" % (n + 1))
+            for n in range(records)
+        )
+        return query[:2] + struct.pack("!HHHHH", flags, 1, records, 0, 0) + asked + body
+    if name.startswith("six"):
+        records = 0
     body = b"".join(
         b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4"
         + socket.inet_aton(address % (n + 1) if "%" in address else address)
@@ -68,13 +81,14 @@ def serve_tcp(server):
 
 
 def start():
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind((SERVER, 53))
-    tcp = socket.socket()
-    tcp.bind((SERVER, 53))
-    tcp.listen(5)
-    for target, server in ((serve_udp, udp), (serve_tcp, tcp)):
-        threading.Thread(target=target, args=(server,), daemon=True).start()
+    for family, address in ((socket.AF_INET, SERVER), (socket.AF_INET6, SERVER6)):
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        udp.bind((address, 53))
+        tcp = socket.socket(family)
+        tcp.bind((address, 53))
+        tcp.listen(5)
+        for target, server in ((serve_udp, udp), (serve_tcp, tcp)):
+            threading.Thread(target=target, args=(server,), daemon=True).start()
 
 
 def look_up(*names, servers=(SERVER,)):
@@ -91,13 +105,35 @@ def answers():
     assert found == ["ok a.example 60 192.0.2.1", "ok many.example 60 " + many], found
 
 
+def both_families():
+    """IPv6 addresses where they are asked for, in turn with IPv4's, and by IPv6"""
+    names = ("a.example", "six.example", "both.example", "many.example")
+    wanted = [
+        "ok a.example 60 192.0.2.1",
+        "ok six.example 30 2001:db8::1",
+        "ok both.example 30 2001:db8::1 192.0.2.1",
+        "ok many.example 30 " + " ".join(
+            "2001:db8::%d 192.0.2.%d" % (n, n) for n in range(1, 5)),
+    ]
+    for server in (SERVER, SERVER6):
+        found = look_up(*names, servers=("-6", server))
+        assert found == wanted, found
+    # Not asked for, they are not looked up.
+    found = look_up("six.example", "both.example")
+    assert found == ["no six.example it has no usable address",
+                     "ok both.example 60 192.0.2.1"], found
+    found = look_up("no.example", "fail.example", servers=("-6", SERVER6))
+    assert found == ["no no.example there is no such name",
+                     "no fail.example the resolver failed or refused"], found
+
+
 def failures():
     """Each has its reason"""
     found = look_up("no.example", "fail.example", "local.example", "x..y")
     assert found == [
         "no no.example there is no such name",
         "no fail.example the resolver failed or refused",
-        "no local.example it has no usable IPv4 address",
+        "no local.example it has no usable address",
         "no x..y Invalid argument",
     ], found
 
@@ -110,4 +146,4 @@ def nobody():
 
 
 start()
-main([answers, failures, nobody])
+main([answers, both_families, failures, nobody])

@@ -20,6 +20,7 @@ from netlab import (  # noqa: E402
 DRIVER = private()
 lab = Lab()
 driver = Driver(DRIVER)
+driver("uplink", "any-tcp", "any-tcp6")
 RULES, UPLINK = 4, 16
 VPN4, VPN6 = "10.66.0.2", "fd66::2"
 REFUSED = (errno.ECONNREFUSED, errno.EACCES, errno.EPERM, errno.EHOSTUNREACH)

@@ -38,6 +38,13 @@ BRIDGES = ("10.0.2.2", "10.0.2.3", HOST, OUTSIDE)
 TORRC = guest.TORRC.format(data="/run/tor/data") + "UseBridges 1\n"
 TORRC += "".join(f"Bridge {address}:443\n" for address in BRIDGES)
 
+# The same with IPv6, where it may go to global addresses alone.
+OUTSIDE6 = "2001:db8:5::5"
+BRIDGES6 = ("fec0::2", "fec0::3", "fd00::5", "64:ff9b::c000:201", OUTSIDE6)
+TORRC6 = guest.TORRC.format(data="/run/tor/data") + "UseBridges 1\n"
+TORRC6 += "".join(f"Bridge [{address}]:443\n" for address in BRIDGES6)
+TORRC6 += f"Bridge {OUTSIDE}:443\n"
+
 vm = None
 sniffer = None
 frames = []
@@ -230,24 +237,27 @@ def ipv6_is_not_spoken():
         check(frame[12:14] != b"\x86\xdd", f"IPv6 on the TAP: {frame.hex()}")
 
 
-def wait_until_tor_tried():
+def wait_until_tor_tried(bridges):
     """Tor's own word that it tried all of its bridges."""
     control = vm.torctl()
     check(guest.ask_tor(control, "AUTHENTICATE") == ["250 OK"], "AUTHENTICATE")
     control.send("SETEVENTS ORCONN\r\n")
-    missing = set(BRIDGES)
+    missing = set(bridges)
     while missing:
-        line = control.line(120)
+        try:
+            line = control.line(120)
+        except guest.TestFailure:
+            raise guest.TestFailure(f"Tor does not try {missing}") from None
         check(line is not None, "torctl hung up")
         words = line.split(" ")
         if words[:2] == ["650", "ORCONN"] and words[3] in ("LAUNCHED", "FAILED"):
             # $FINGERPRINT~NAME or, when that is not known, ADDRESS:PORT
-            missing -= {words[2].rpartition(":")[0]}
+            missing -= {words[2].rpartition(":")[0].strip("[]")}
     control.close()
 
 
-def uplink(capture):
-    """IPv4 packets that left eth0, from QEMU's record of it (pcap)."""
+def uplink(capture, kinds=(b"\x08\x00", b"\x08\x06")):
+    """IP packets that left eth0, from QEMU's record of it (pcap)."""
     with open(capture, "rb") as file:
         data = file.read()
     at, packets = 24, []
@@ -258,8 +268,8 @@ def uplink(capture):
         if frame[6:12] != bytes.fromhex(guest.MAC_ETH0.replace(":", "")):
             continue
         kind = frame[12:14]
-        check(kind in (b"\x08\x00", b"\x08\x06"), f"out of eth0: {frame.hex()}")
-        if kind == b"\x08\x00":
+        check(kind in kinds, f"out of eth0: {frame.hex()}")
+        if kind != b"\x08\x06":
             packets.append(frame[14:])
     return packets
 
@@ -274,6 +284,57 @@ def nothing_but_tor_leaves_by_the_uplink():
         check(not to.startswith("10.0.2."), f"to QEMU's own address {to}")
         # All that was sent to FAR and 8.8.8.8 by the tests above ended here.
         check(to == OUTSIDE and packet[9] == 6, f"to {to}, protocol {packet[9]}")
+
+
+def with_ipv6_nothing_but_tor_leaves_either():
+    """Another guest, which may use IPv6 and nothing else."""
+    global vm
+    vm.process.kill()
+    vm.process.wait()
+    frames.clear()
+    config = {"ipv6": "1", "uplink": "tcp6"}
+    with Guest(config=config, torrc=TORRC6, tap=TAP, capture=vm.capture + "6") as vm:
+        vm.connect().wait_for("stage", "ready")
+        wait_until_tor_tried(BRIDGES6 + (OUTSIDE,))
+        tcp_to_anywhere_reaches_transport()
+        socks_is_there_and_nothing_else_on_the_vm()
+        the_tap_stays_without_ipv6()
+        judge_ipv6(uplink(vm.capture, kinds=(b"\x86\xdd",)))
+
+
+def judge_ipv6(packets):
+    """Tor's to an address of the Internet; an answer to QEMU: who has fec0::15."""
+    protocols = {packet[6] for packet in packets}
+    check(protocols == {6, 58}, f"protocols by IPv6: {protocols}")
+    for packet in packets:
+        source, to = (socket.inet_ntop(socket.AF_INET6, packet[at : at + 16]) for at in (8, 24))
+        check(source == "fec0::15", f"source {source}")
+        if packet[6] == 58:
+            check(to == "fec0::2" and packet[40] == 136, f"ICMPv6 {packet[40]} to {to}")
+        else:
+            check(to == OUTSIDE6, f"to {to}")
+
+
+def the_tap_stays_without_ipv6():
+    """eth1 answers no question, not even for the address that eth0 has."""
+    sniff()
+    ask = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    ask.bind((TAP, 0))
+    host = bytes.fromhex(guest.HOST_MAC.replace(":", ""))
+    source = socket.inet_pton(socket.AF_INET6, "fec0::77")
+    for target in ("fec0::15", "fe80::5054:ff:fe12:3402"):
+        address = socket.inet_pton(socket.AF_INET6, target)
+        group = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:0")[:13] + address[13:]
+        body = struct.pack("!BBHI", 135, 0, 0, 0) + address + b"\x01\x01" + host
+        pseudo = source + group + struct.pack("!II", len(body), 58)
+        body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
+        head = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + group
+        ask.send(b"\x33\x33" + group[12:] + host + b"\x86\xdd" + head + body)
+        ask.send(bytes.fromhex(guest.MAC_ETH1.replace(":", "")) + host + b"\x86\xdd" + head + body)
+    ask.close()
+    # What came before it has been seen by then.
+    check(udp(VM, 53, MX)[:2] == MX[:2], "no DNS")
+    ipv6_is_not_spoken()
 
 
 def tor_cannot_reach_the_host():
@@ -296,6 +357,7 @@ TESTS = [
     nothing_but_tor_leaves_by_the_uplink,
     tor_cannot_reach_the_host,
     ipv6_is_not_spoken,
+    with_ipv6_nothing_but_tor_leaves_either,
 ]
 
 
@@ -314,7 +376,7 @@ def main():
         capture = os.path.join(folder, "uplink.pcap")
         with Guest(torrc=TORRC, tap=TAP, capture=capture) as vm:
             vm.connect().wait_for("stage", "ready")
-            wait_until_tor_tried()
+            wait_until_tor_tried(BRIDGES)
             return guest.run(TESTS)
 
 

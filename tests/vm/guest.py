@@ -128,7 +128,7 @@ class Guest:
             for name in ("initramfs.zst", *archives):
                 with open(os.path.join(IMAGE, name), "rb") as file:
                     shutil.copyfileobj(file, out)
-        argv = self._argv(state, tap, drop)
+        argv = self._argv(state, tap, drop, "on" if values.get("ipv6") == "1" else "off")
         self.console = open(self._path("console"), "wb+")
         self.start = time.monotonic()
         self.process = subprocess.Popen(
@@ -146,7 +146,7 @@ class Guest:
         with open(self._path(name), "w", encoding="utf-8") as file:
             file.write(text)
 
-    def _argv(self, state, tap, drop):
+    def _argv(self, state, tap, drop, ipv6):
         # What differs from src/vm/args.c: paths instead of descriptors, and
         # networks of its own.
         argv = [
@@ -164,7 +164,7 @@ class Guest:
             "-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng",
             # Recorded, it shows what the guest sends; else it leads nowhere.
             "-netdev",
-            "user,id=uplink,ipv6=off" + ("" if self.capture else ",restrict=on"),
+            f"user,id=uplink,ipv6={ipv6}" + ("" if self.capture else ",restrict=on"),
             # The wrong way round: order means nothing.
             "-device", f"virtio-net-pci,netdev=tap,mac={MAC_ETH1},romfile=",
             "-device", f"virtio-net-pci,netdev=uplink,mac={MAC_ETH0},romfile=",

@@ -364,7 +364,7 @@ def leak_filter(lab, tor_net="198.51.100.0/24", uplink=None):
 
     uplink: expressions for what the VM may send, if other than TCP to tor_net.
     """
-    host = lab.addresses["host"]["ipv4"]
+    host = lab.addresses["host"]
     allowed = [
         "arp",
         "ether proto 0x888e",
@@ -375,7 +375,8 @@ def leak_filter(lab, tor_net="198.51.100.0/24", uplink=None):
         "ip6[6] = 0 and (ip6[48] = 131 or ip6[48] = 132 or ip6[48] = 143)",
     ]
     for one in uplink or ["tcp and dst net " + tor_net]:
-        allowed.append("src host %s and %s" % (host, one))
+        source = "src host %s or src host %s" % (host["ipv4"], host["ipv6"])
+        allowed.append("(%s) and %s" % (source, one))
     return "ether src %s and not (%s)" % (
         host_mac(lab),
         " or ".join("(%s)" % a for a in allowed),

@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cases import Cases  # noqa: E402
 from product import (  # noqa: E402
     Product,
+    exits,
     expect,
     leak_filter,
     run_in_lab,
@@ -29,6 +30,7 @@ from product import (  # noqa: E402
 cases = Cases()
 # A start with a transport, on a machine that is busy with other tests.
 RUNNING_S = 180
+WWW4 = "203.0.113.10"
 SNOWFLAKE = "2B280B23E1107BB62ABFC40DDCC8824814F80A72"
 RELAYS = "tcp and dst net 198.51.100.0/24"
 
@@ -47,7 +49,8 @@ class Stage(Product):
         self.configure(use_bridge=self.bridge, use_proxy=self.proxy, **sections)
         if self.proxy or self.bridge:
             facts = self.lab.peer(self.proxy or self.bridge)
-            self.address, self.port = facts["address"].split(":")
+            address, _, self.port = facts["address"].rpartition(":")
+            self.address = address.strip("[]")
 
     def contact(self):
         """tcpdump expression: to the one that is to be contacted."""
@@ -298,6 +301,125 @@ def automatic_mode_leaves_names_that_nobody_knows(t):
         leaked = capture.show(leak_filter(t.lab, uplink=[resolver]))
         expect(not leaked, "beside the resolver:\n%s" % "\n".join(leaked[:20]))
     t.down()
+
+
+# --- by IPv6 ----------------------------------------------------------------------
+
+RELAYS6 = "tcp and dst net 2001:db8:100::/64 and tcp dst port 9001"
+
+
+@contextlib.contextmanager
+def no_ipv4(t):
+    """A network with IPv6 only: the host has no IPv4 address and no route."""
+    old = t.lab.addresses["host"]["ipv4"]
+    t.lab.output("host", ["ip", "-4", "addr", "flush", "dev", "eth0"])
+    expect(not t.lab.output("host", ["ip", "-4", "route"]).strip(), "an IPv4 route")
+    try:
+        yield
+    finally:
+        t.ensure_down()
+        router = t.lab.addresses["router"]["ipv4"]
+        t.lab.output("host", ["ip", "addr", "add", old + "/24", "dev", "eth0"])
+        t.lab.output("host", ["ip", "route", "add", "default", "via", router])
+
+
+@cases.case
+def obfs4_by_ipv6(t):
+    t.use("obfs4v6")
+    with t.judged():
+        t.works()
+        t.secrets_are_kept()
+    expect(not t.status()["alarms"], "alarms: %s" % t.status()["alarms"])
+    t.down()
+
+
+@cases.case
+def a_plain_bridge_by_ipv6_alone(t):
+    t.use("plain6")
+    with no_ipv4(t), t.judged():
+        t.works()
+
+
+@cases.case
+def a_proxy_by_ipv6_alone(t):
+    t.use(proxy_peer="tinyproxy6")
+    with no_ipv4(t), t.judged():
+        t.works()
+        t.secrets_are_kept()
+
+
+@cases.case
+def a_tls_proxy_by_ipv6_alone(t):
+    t.use(proxy_peer="squid-tls6", **by_tls(t))
+    with no_ipv4(t), t.judged() as capture:
+        t.works()
+        seen = in_the_clear(t, capture)
+        expect(not seen, "the wire shows: %s" % seen)
+
+
+@cases.case
+def relays_by_ipv6_alone(t):
+    """And the auditor knows their IPv6 addresses."""
+    t.use(tor={"client_use_ipv6": True, "client_use_ipv4": False})
+    with no_ipv4(t):
+        t.up_until_blocked()
+        with t.lab.capture("transports") as capture:
+            t.works()
+            # Running since some time: it has looked, and found them.
+            wait_for("circuits", lambda: "guard" in t.torvm("circuits").out, 30, 0.5)
+            t.run("sleep", "14")
+            alarms = t.status()["alarms"]
+            expect(not alarms, "alarms: %s" % alarms)
+            capture.sync()
+            expect(capture.show(RELAYS6), "no relay was contacted")
+            leaked = capture.show(leak_filter(t.lab, uplink=[RELAYS6]))
+            expect(not leaked, "beside the relays:\n%s" % "\n".join(leaked[:20]))
+
+
+@cases.case
+def relays_by_either(t):
+    """With both families Tor has the choice, and nobody else is contacted."""
+    t.use(tor={"client_use_ipv6": True, "options": t.lab.client_torrc()
+               + ["ClientPreferIPv6ORPort 1"]})
+    t.up_until_blocked()
+    with t.lab.capture("transports") as capture:
+        t.works()
+        capture.sync()
+        expect(capture.show(RELAYS6), "no relay was contacted by IPv6")
+        leaked = capture.show(leak_filter(t.lab, uplink=[RELAYS6, RELAYS]))
+        expect(not leaked, "beside the relays:\n%s" % "\n".join(leaked[:20]))
+    t.down()
+
+
+@cases.case
+def a_name_is_looked_up_by_ipv6_alone(t):
+    """Its AAAA record, by the resolver's IPv6 address."""
+    resolver = t.lab.addresses["router"]["ipv6"]
+    t.use("webtunnel", **certified(t), tor={"client_use_ipv6": True})
+    facts = t.lab.peer("webtunnel")
+    t.configure(**certified(
+        t, use_bridges=True, transport="webtunnel", bridges=[facts["line6"]]
+    ), tor={"client_use_ipv6": True})
+    address, _, t.port = facts["address6"].rpartition(":")
+    t.address = address.strip("[]")
+    with resolv_conf(t, "nameserver %s\n" % resolver), no_ipv4(t):
+        with t.judged("port 53 and dst host " + resolver):
+            t.wait_state("Running", timeout_s=RUNNING_S)
+            done = t.fetch("http://%s/address" % WWW4, timeout_s=60)
+            expect(done.out.strip() in exits(t.lab), "the server saw: %s" % done)
+            status = t.torvm("status").out
+            expect("tunnel6.lab.test" in status and resolver in status, status)
+
+
+@contextlib.contextmanager
+def resolv_conf(t, text):
+    old = t.lab.output("host", ["cat", "/etc/resolv.conf"])
+    write = ["sh", "-c", "cat >/etc/resolv.conf"]
+    t.lab.run("host", write, input=text, universal_newlines=True, check=True)
+    try:
+        yield
+    finally:
+        t.lab.run("host", write, input=old, universal_newlines=True, check=True)
 
 
 # --- proxies ----------------------------------------------------------------------

@@ -18,7 +18,11 @@
 #include <string.h>
 
 #include <libnftnl/chain.h>
+#include <libnftnl/expr.h>
 #include <libnftnl/rule.h>
+
+#include "base/golden.h"
+#include "base/ip.h"
 
 #define MARK 0x5eedf00du
 
@@ -140,14 +144,77 @@ static struct summary summarize(const struct nft_batch *b)
 	return s;
 }
 
+/* A ruleset's rules in words: of the chain that says whom the uplink reaches,
+ * and of all others. */
+struct rules_text {
+	char uplink[16384], others[131072];
+};
+
+/* libnftnl's own words for a rule change with its version: here each expression
+ * with its attributes' numbers (libnftnl/expr.h) and bytes. */
+static void describe(struct nftnl_rule *rule, char *to, size_t size)
+{
+	struct nftnl_expr_iter *it = nftnl_expr_iter_create(rule);
+	FILE *f = fmemopen(to + strlen(to), size - strlen(to), "w");
+	struct nftnl_expr *e;
+
+	assert_non_null(f);
+	fprintf(f, "%s\n", nftnl_rule_get_str(rule, NFTNL_RULE_CHAIN));
+	while ((e = nftnl_expr_iter_next(it))) {
+		fprintf(f, "\t%s", nftnl_expr_get_str(e, NFTNL_EXPR_NAME));
+		for (uint16_t i = NFTNL_EXPR_BASE; i < NFTNL_EXPR_BASE + 12;
+		     i++) {
+			uint32_t len = 0;
+			const uint8_t *data =
+				nftnl_expr_is_set(e, i)
+					? nftnl_expr_get(e, i, &len)
+					: NULL;
+
+			if (data)
+				fprintf(f, " %u=", i - NFTNL_EXPR_BASE);
+			for (uint32_t k = 0; data && k < len; k++)
+				fprintf(f, "%02x", data[k]);
+		}
+		fputc('\n', f);
+	}
+	assert_int_equal(ferror(f), 0);
+	assert_int_equal(fclose(f), 0);
+	nftnl_expr_iter_destroy(it);
+}
+
+static void write_rules(const struct nft_batch *b, struct rules_text *ret)
+{
+	const struct nlmsghdr *nlh;
+	size_t offset = 0;
+
+	ret->uplink[0] = ret->others[0] = '\0';
+	while ((nlh = next_message(b, &offset))) {
+		struct nftnl_rule *rule;
+		char *to = ret->others;
+		size_t size = sizeof(ret->others);
+
+		if ((nlh->nlmsg_type & 255) != NFT_MSG_NEWRULE)
+			continue;
+		rule = nftnl_rule_alloc();
+		nftnl_rule_nlmsg_parse(nlh, rule);
+		if (!strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_CHAIN),
+			    "uplink")) {
+			to = ret->uplink;
+			size = sizeof(ret->uplink);
+		}
+		describe(rule, to, size);
+		nftnl_rule_free(rule);
+	}
+}
+
 static struct lan test_lan;
 
-static int build(enum net_firewall mode, const struct net_links *links,
-		 struct summary *ret)
+static int build_plan(const struct net_plan *p, enum net_firewall mode,
+		      const struct net_links *links, struct summary *ret,
+		      struct rules_text *text)
 {
-	const struct net_plan p = plan();
 	const struct ruleset rs = {
-		.plan = &p,
+		.plan = p,
 		.mode = mode,
 		.links = links,
 		.lan = &test_lan,
@@ -158,10 +225,20 @@ static int build(enum net_firewall mode, const struct net_links *links,
 	assert_int_equal(nft_batch_begin(&b, 1), 0);
 	ruleset_build(&b, &rs);
 	r = nft_batch_end(&b);
-	if (r == 0)
+	if (r == 0 && ret)
 		*ret = summarize(&b);
+	if (r == 0 && text)
+		write_rules(&b, text);
 	nft_batch_done(&b);
 	return r;
+}
+
+static int build(enum net_firewall mode, const struct net_links *links,
+		 struct summary *ret)
+{
+	const struct net_plan p = plan();
+
+	return build_plan(&p, mode, links, ret, NULL);
 }
 
 static void test_modes(void **state)
@@ -190,6 +267,60 @@ static void test_modes(void **state)
 	assert_int_equal(build(NET_FIREWALL_OPEN, &links, &s), 0);
 	assert_int_equal(s.postrouting_policy, NF_DROP);
 	assert_true(s.rule_into_tap);
+}
+
+static void uplink_is(const struct net_plan *p, const char *name,
+		      struct rules_text *text)
+{
+	struct net_link v[] = { ether(2, "eth0", "", 0), tap() };
+	const struct net_links links = { v, ARRAY_SIZE(v) };
+	char path[512];
+
+	assert_int_equal(build_plan(p, NET_FIREWALL_OPEN, &links, NULL, text),
+			 0);
+	snprintf(path, sizeof(path), "%s/%s.rules", GOLDEN_DIR, name);
+	golden_check(path, text->uplink);
+}
+
+/* Who does not ask for IPv6 gets not one rule with it, and who does gets no
+ * other rule than these. */
+static void test_uplink_families(void **state)
+{
+	static struct rules_text ipv4, other;
+	struct net_plan p = plan();
+
+	uplink_is(&p, "uplink-ipv4", &ipv4);
+	p.uplink.any_tcp6 = true;
+	uplink_is(&p, "uplink-both", &other);
+	assert_string_equal(other.others, ipv4.others);
+	p.uplink = (struct net_uplink){ .any_tcp6 = true, .any_udp6 = true };
+	uplink_is(&p, "uplink-ipv6", &other);
+	assert_string_equal(other.others, ipv4.others);
+	p.uplink = (struct net_uplink){
+		.n_peers = 2,
+		.peers = { { .protocol = IPPROTO_TCP, .port = 443 },
+			   { .protocol = IPPROTO_UDP, .port = 53 } },
+	};
+	assert_int_equal(ip_parse("fd00::5", &p.uplink.peers[0].address), 0);
+	assert_int_equal(ip_parse("192.0.2.5", &p.uplink.peers[1].address), 0);
+	uplink_is(&p, "uplink-peers", &other);
+	assert_string_equal(other.others, ipv4.others);
+}
+
+static void test_most_peers(void **state)
+{
+	struct net_link v[] = { ether(2, "eth0", "", 0), tap() };
+	const struct net_links links = { v, ARRAY_SIZE(v) };
+	struct net_plan p = plan();
+
+	p.uplink = (struct net_uplink){ .n_peers = NET_PEERS_MAX };
+	for (size_t i = 0; i < NET_PEERS_MAX; i++) {
+		p.uplink.peers[i].protocol = IPPROTO_TCP;
+		p.uplink.peers[i].port = 443;
+		ip_parse("2001:db8::1", &p.uplink.peers[i].address);
+	}
+	assert_int_equal(build_plan(&p, NET_FIREWALL_OPEN, &links, NULL, NULL),
+			 0);
 }
 
 /* LAN access opens nothing but its own: no way into the TAP, none by a mark
@@ -407,6 +538,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_uplink_families),
+		cmocka_unit_test(test_most_peers),
 		cmocka_unit_test(test_lan_modes),
 		cmocka_unit_test(test_lan_networks),
 		cmocka_unit_test(test_many_links),

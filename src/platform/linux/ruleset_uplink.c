@@ -7,6 +7,8 @@
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_conntrack_tuple_common.h>
 
+#include "base/ip.h"
+
 #define IP4(a, b, c, d) ((const uint8_t[4]){ a, b, c, d })
 #define IP6(a, b) \
 	((const uint8_t[16]){ (a) >> 8, (a) & 255, (b) >> 8, (b) & 255 })
@@ -30,9 +32,11 @@ static void add_private_sets(struct nft_batch *b)
 		{ IP4(198, 18, 0, 0), IP4(198, 20, 0, 0) },
 		{ IP4(224, 0, 0, 0), NULL },
 	};
-	/* All but the global unicast space 2000::/3, and 6to4 of it. */
+	/* All but the global unicast space 2000::/3; of it, what IETF protocols
+	 * have for themselves (Teredo, ORCHID) and 6to4. */
 	const struct nft_range private6[] = {
 		{ IP6(0, 0), IP6(0x2000, 0) },
+		{ IP6(0x2001, 0), IP6(0x2001, 0x0200) },
 		{ IP6(0x2002, 0), IP6(0x2003, 0) },
 		{ IP6(0x4000, 0), NULL },
 	};
@@ -93,9 +97,17 @@ static void to_anybody(struct nft_batch *b, const struct net_plan *plan,
 static void to_peer(struct nft_batch *b, const struct net_plan *plan,
 		    const struct net_peer *peer)
 {
-	begin_first_packet(b, plan, NFPROTO_IPV4, peer->protocol);
-	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, IP4_DADDR, 4);
-	nft_cmp(b, NFT_CMP_EQ, &peer->address, sizeof(peer->address));
+	const bool v4 = ip_is_v4(&peer->address);
+	const struct in_addr address4 = ip_to_v4(&peer->address);
+
+	begin_first_packet(b, plan, v4 ? NFPROTO_IPV4 : NFPROTO_IPV6,
+			   peer->protocol);
+	nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, v4 ? IP4_DADDR : IP6_DADDR,
+		    v4 ? 4 : 16);
+	if (v4)
+		nft_cmp(b, NFT_CMP_EQ, &address4, sizeof(address4));
+	else
+		nft_cmp(b, NFT_CMP_EQ, &peer->address, sizeof(peer->address));
 	if (peer->port)
 		to_port(b, NFT_CMP_EQ, peer->port);
 	else
@@ -106,16 +118,17 @@ static void to_peer(struct nft_batch *b, const struct net_plan *plan,
 /* What a flow of the uplink begins with. */
 static void add_uplink_chain(struct nft_batch *b, const struct net_plan *plan)
 {
-	static const uint8_t families[] = { NFPROTO_IPV4, NFPROTO_IPV6 };
 	const struct net_uplink *uplink = &plan->uplink;
 
 	nft_chain_add(b, "uplink", NULL);
-	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
-		if (uplink->any_tcp)
-			to_anybody(b, plan, families[i], IPPROTO_TCP);
-		if (uplink->any_udp)
-			to_anybody(b, plan, families[i], IPPROTO_UDP);
-	}
+	if (uplink->any_tcp)
+		to_anybody(b, plan, NFPROTO_IPV4, IPPROTO_TCP);
+	if (uplink->any_udp)
+		to_anybody(b, plan, NFPROTO_IPV4, IPPROTO_UDP);
+	if (uplink->any_tcp6)
+		to_anybody(b, plan, NFPROTO_IPV6, IPPROTO_TCP);
+	if (uplink->any_udp6)
+		to_anybody(b, plan, NFPROTO_IPV6, IPPROTO_UDP);
 	for (size_t i = 0; i < uplink->n_peers && i < NET_PEERS_MAX; i++)
 		to_peer(b, plan, &uplink->peers[i]);
 }

@@ -135,67 +135,91 @@ int net_sockets_destroy(struct net *net, struct in_addr addr, struct error *e)
 	return 0;
 }
 
+struct source {
+	size_t size; /* of an address, in bytes */
+	uint8_t address[16];
+};
+
 static int on_source(const struct nlmsghdr *nlh, void *data)
 {
+	struct source *source = data;
 	const struct nlattr *attr;
 
 	if (nlh->nlmsg_type != RTM_NEWROUTE)
 		return MNL_CB_OK;
 	mnl_attr_for_each(attr, nlh, sizeof(struct rtmsg))
 	{
-		if (mnl_attr_get_type(attr) == RTA_PREFSRC)
-			*(uint32_t *)data = mnl_attr_get_u32(attr);
+		if (mnl_attr_get_type(attr) == RTA_PREFSRC &&
+		    mnl_attr_get_payload_len(attr) == source->size)
+			memcpy(source->address, mnl_attr_get_payload(attr),
+			       source->size);
 	}
 	return MNL_CB_OK;
 }
 
-/* The source address that a new connection of @uid to @dst would get; 0: there
- * is no way to it, or none is told. */
-static uint32_t source_for(struct net *net, uint32_t dst, uid_t uid)
+/* Whether a new connection of @uid to where @s leads would get another source
+ * address. Without a way to it, it may come back by the same one. */
+static bool has_moved(struct net *net, const struct sock *s, uid_t uid)
 {
-	const struct rtmsg rtm = { .rtm_family = AF_INET, .rtm_dst_len = 32 };
+	static const uint8_t none[16];
+	/* Of IPv6 the network's half: the other one changes by itself (RFC
+	 * 8981), and the old address goes on working. */
+	const size_t compared = s->family == AF_INET ? 4 : 8;
+	struct source source = {
+		.size = s->family == AF_INET ? sizeof(struct in_addr)
+					     : sizeof(struct in6_addr),
+	};
+	const struct rtmsg rtm = {
+		.rtm_family = s->family,
+		.rtm_dst_len = (uint8_t)(source.size * 8),
+	};
 	struct nlmsghdr *nlh;
-	uint32_t source = 0;
 
 	nlh = netlink_message(net, RTM_GETROUTE, 0, &rtm, sizeof(rtm));
-	mnl_attr_put_u32(nlh, RTA_DST, dst);
+	mnl_attr_put(nlh, RTA_DST, source.size, s->id.idiag_dst);
 	mnl_attr_put_u32(nlh, RTA_UID, uid);
-	return netlink_ask(net, net->route, nlh, on_source, &source) < 0
-		       ? 0
-		       : source;
+	return netlink_ask(net, net->route, nlh, on_source, &source) >= 0 &&
+	       memcmp(source.address, none, source.size) != 0 &&
+	       memcmp(source.address, s->id.idiag_src, compared) != 0;
+}
+
+static int renew(struct net *net, struct mnl_socket *nl, uint8_t family,
+		 uid_t uid, bool all, unsigned int *closed)
+{
+	struct found found = { .uid = uid, .by_uid = true };
+	int r = find(net, nl, IPPROTO_TCP, family, &found), first = 0;
+
+	for (size_t i = 0; r == 0 && i < found.n; i++) {
+		const struct sock *s = &found.v[i];
+		int one;
+
+		if (!all && !has_moved(net, s, uid))
+			continue;
+		one = destroy_one(net, nl, IPPROTO_TCP, s);
+		if (one < 0 && first == 0)
+			first = one;
+		*closed += one == 0;
+	}
+	free(found.v);
+	/* A kernel without this family. */
+	return r < 0 && r != -ENOENT && r != -EAFNOSUPPORT ? r : first;
 }
 
 int net_uplink_renew(struct net *net, const struct net_plan *plan, bool all,
 		     unsigned int *ret_closed, struct error *e)
 {
-	struct found found = { .uid = plan->vm_uid, .by_uid = true };
 	struct mnl_socket *nl;
-	int r, first = 0;
+	int r, r6;
 
 	*ret_closed = 0;
 	r = netlink_open(NETLINK_SOCK_DIAG, &nl, e);
 	if (r < 0)
 		return r;
-	/* QEMU's user-mode network speaks IPv4 alone (src/vm/args.c). */
-	r = find(net, nl, IPPROTO_TCP, AF_INET, &found);
-	for (size_t i = 0; r == 0 && i < found.n; i++) {
-		const struct sock *s = &found.v[i];
-		uint32_t source =
-			source_for(net, s->id.idiag_dst[0], plan->vm_uid);
-		int one;
-
-		/* Without a way to it, it may come back by the same one. */
-		if (!all && (!source || source == s->id.idiag_src[0]))
-			continue;
-		one = destroy_one(net, nl, IPPROTO_TCP, s);
-		if (one < 0 && first == 0)
-			first = one;
-		*ret_closed += one == 0;
-	}
-	free(found.v);
+	r = renew(net, nl, AF_INET, plan->vm_uid, all, ret_closed);
+	r6 = renew(net, nl, AF_INET6, plan->vm_uid, all, ret_closed);
 	mnl_socket_close(nl);
 	if (r == 0)
-		r = first;
+		r = r6;
 	return r < 0 ? error_set(e, r,
 				 "cannot close the VM's old connections: %s",
 				 strerror(-r))
