@@ -930,6 +930,14 @@ class TorvmdTest(unittest.TestCase):
         e.vm_starts()
         e.expect("CONFIGURE_TAP")
 
+    def test_vm_whose_tap_is_gone_is_not_kept(self):
+        # Not only once its silence has become too long.
+        e = self.engine("--resume", up=UP_FIREWALL | UP_VM, vm_pid=4242,
+                        config={"failsafe": {"boot_timeout_s": 600}})
+        e.expect("STATUS", "REFUSE_TAP", "KILL_VM", "CREATE_TAP")
+        e.vm_starts()
+        e.expect("CONFIGURE_TAP")
+
     def test_adopted_vm_that_is_silent_is_killed(self):
         e = self.engine("--resume", up=UP_FIREWALL | UP_TAP | UP_VM,
                         vm_pid=4242,

@@ -149,7 +149,7 @@ class Life(Walk):
                 and (transition == "RestoreNetwork"
                      or transition == "Shutdown" and not following))
             self._go_on()
-            self._settle(transition)
+            self._settle(transition, following)
             captures.sync()
             frames = captures.frames()
         # A stop opens the network, soon after it goes on.
@@ -175,10 +175,10 @@ class Life(Walk):
                % (name, transition, cell["leaked"],
                   [judging.text(p) for p in leaks][-10:]))
 
-    def _settle(self, transition):
+    def _settle(self, transition, following):
         """A moment to show what comes of it; then what is there has to be true."""
         time.sleep(1)
-        if transition in STOPS and (transition == "Cleanup" or not self._controller()):
+        if transition in STOPS and not (following and self._controller()):
             self.down.join()
             self.down = None
             wait_for("the end of the broker", lambda: not self._controller(), 90)
