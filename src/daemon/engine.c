@@ -593,7 +593,8 @@ static void on_first_status(struct engine *e,
 			vm_supervisor_found(&e->vm, reply->u.status.vm_pid);
 		}
 		engine_feed(e, LIFECYCLE_EVENT_ADOPT);
-		/* The engine that was told of it has not got to make it anew. */
+		/* The engine that was told of it has not got to make it anew.
+		 */
 		if ((up & BROKER_UP_VM) && !e->tap_present)
 			engine_feed(e, LIFECYCLE_EVENT_TAP_LOST);
 	}
