@@ -80,7 +80,7 @@ int cli_open_image_dir(const char *given, const struct config *cfg, char *path,
 	int fd;
 
 	if (given || cfg->vm.image_dir[0]) {
-		snprintf(path, size, "%s", given ? given : cfg->vm.image_dir);
+		str_copy(path, size, given ? given : cfg->vm.image_dir);
 		return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	}
 	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
@@ -91,7 +91,7 @@ int cli_open_image_dir(const char *given, const struct config *cfg, char *path,
 		if (fd >= 0)
 			return fd;
 	}
-	snprintf(path, size, "%s", IMAGE_DIR);
+	str_copy(path, size, IMAGE_DIR);
 	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
