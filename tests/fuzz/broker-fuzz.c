@@ -30,6 +30,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/ip.h"
 #include "broker/listeners.h"
 #include "broker/lockdown.h"
 #include "platform/fake/fake.h"
@@ -358,8 +359,7 @@ static struct broker_message honest(uint32_t type)
 		m.u.uplink.n_peers = 1;
 		m.u.uplink.peers[0].protocol = IPPROTO_TCP;
 		m.u.uplink.peers[0].port = 443;
-		inet_pton(AF_INET, "198.51.100.7",
-			  &m.u.uplink.peers[0].address);
+		ip_parse("2001:db8::7", &m.u.uplink.peers[0].address);
 	}
 	return m;
 }

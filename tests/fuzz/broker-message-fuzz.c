@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/ip.h"
 #include "broker/channel.h"
 #include "vm/fds.h"
 
@@ -47,6 +48,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		     n_fds <= 1 + VM_FD_COUNT - VM_FD_FROM_ENGINE);
 	else
 		must(n_fds == 0);
+	if (m.type == BROKER_REQUEST_SET_UPLINK)
+		for (size_t i = 0; i < m.u.uplink.n_peers; i++)
+			must(ip_is_unicast(&m.u.uplink.peers[i].address));
 	if (m.type == BROKER_REQUEST_PRECHECK || m.type == BROKER_REQUEST_BLOCK)
 		must(memchr(m.u.net.tap_name, '\0', sizeof(m.u.net.tap_name)) &&
 		     !strchr(m.u.net.tap_name, '/') &&
