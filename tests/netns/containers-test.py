@@ -23,7 +23,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from netlab import (  # noqa: E402
-    HOST4, ROUTER4, USER_UID, WEB4, WEB6, Driver, Lab, connect, main, ns_socket,
+    HOST4, ROUTER4, USER_UID, VM_UID, WEB4, WEB6, Driver, Lab, connect, main, ns_socket,
     private, run, wait_until)
 from fakevm import FakeVM  # noqa: E402
 
@@ -386,6 +386,10 @@ def their_own():
     with service("box", "172.17.0.2", 80, b"") as web:
         reaches("host", ("172.17.0.2", 80), web, uid=USER_UID)
         reaches("host", (HOST4, 8080), web, uid=USER_UID)
+        # Not the VM's user, whose QEMU a guest can make connect anywhere.
+        err, took, s = connect("host", VM_UID, ("172.17.0.2", 80), seconds=1)
+        s.close()
+        assert err == errno.ECONNREFUSED and took < AT_ONCE, (err, took)
         reaches("guest", ("172.17.0.2", 80), web)
         # From the LAN it is not answered.
         not_connected("router", HOST4, 8080)

@@ -170,11 +170,17 @@ def uplink_limits():
     service.bind(("::", 8080))
     service.listen(8)
     service.setblocking(False)
+    # Positive control: this host's own services are there for its users.
+    for address in ("127.0.0.1", "::1", HOST4, HOST6):
+        err, _, s = connect("host", USER_UID, (address, 8080))
+        assert err == 0, (address, errno.errorcode[err])
+        s.close()
     lab.capture.take()
     for address in ("10.20.30.1", "fd00::1", "10.10.10.1", "10.0.0.1",
                     "224.0.0.1", "192.168.1.1", "100.64.0.1", "169.254.1.1",
                     "2001::1", "2001:10::1", "2002:102:304::1", "4000::1",
-                    "64:ff9b::c000:201", "fec0::1"):
+                    "64:ff9b::c000:201", "fec0::1",
+                    "127.0.0.1", "127.1.2.3", "::1", HOST4, HOST6):
         err, took, s = connect("host", VM_UID, (address, 8080), seconds=1)
         s.close()
         assert err in (errno.ECONNREFUSED, errno.EACCES, errno.ENETUNREACH), (

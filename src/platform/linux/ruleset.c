@@ -303,11 +303,29 @@ static void from_host_to_tap(struct nft_batch *b, const struct net_plan *plan)
 	nft_cmp(b, NFT_CMP_EQ, &plan->host_ip, sizeof(plan->host_ip));
 }
 
+/* A guest that was taken over makes QEMU connect to whom it likes: this host's
+ * services, its containers. A denial by user holds here, as in the LAN's chain:
+ * without its first packet there is no flow, and none of what comes later. */
+static void refuse_vm(struct nft_batch *b, const struct ruleset *rs)
+{
+	if (rs->mode == NET_FIREWALL_LOCKDOWN)
+		return;
+	nft_rule(b, "the VM has its flows, and no business on this host");
+	nft_meta(b, NFT_META_SKUID);
+	nft_cmp_u32(b, NFT_CMP_EQ, rs->plan->vm_uid);
+	if (has_uplink(rs)) {
+		nft_meta(b, NFT_META_MARK);
+		nft_cmp_u32(b, NFT_CMP_NEQ, rs->plan->mark);
+	}
+	jump(b, "refuse");
+}
+
 static void add_output_chain(struct nft_batch *b, const struct ruleset *rs)
 {
 	const struct net_plan *plan = rs->plan;
 
 	base_chain(b, "output", NF_INET_LOCAL_OUT, -10, NF_ACCEPT);
+	refuse_vm(b, rs);
 	accept_loopback(b);
 	if (rs->mode == NET_FIREWALL_OPEN) {
 		nft_rule(b, "TCP into the TAP");
