@@ -6,6 +6,7 @@ Needs dist/vm (make vm) and QEMU; no root, no network. TCG only.
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -244,6 +245,31 @@ def tor_knows_countries_by_the_list_that_is_handed_in():
         check(not vm.said("(?i)geoip file|recognized"), f"{vm.said('(?i)geoip')}")
 
 
+class HalfArchive:
+    """geoip.zst as the kernel leaves it when memory is full."""
+
+    def __enter__(self):
+        plain = subprocess.run(
+            ["zstd", "-dqc", os.path.join(guest.IMAGE, "geoip.zst")],
+            stdout=subprocess.PIPE, check=True,
+        ).stdout  # fmt: skip
+        self.file = tempfile.NamedTemporaryFile()
+        half = plain[: len(plain) // 2]
+        subprocess.run(["zstd", "-q"], input=half, stdout=self.file, check=True)
+        return self.file.name
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
+def half_a_list_of_countries_is_none():
+    torrc = guest.TORRC.format(data="/run/tor/data") + GEOIP_FILE
+    with HalfArchive() as half, Guest(torrc=torrc, archives=[half]) as vm:
+        vm.connect().wait_until_off()
+        check(vm.said(r"^error \d+ the list of countries "), f"{vm.seen[-3:]}")
+        check(not vm.said("tor-start"), "Tor was started all the same")
+
+
 def what_the_guest_cannot_trust_ends_it():
     torrc = guest.TORRC.format(data="/run/tor/data")
     for arguments, text in (
@@ -272,6 +298,7 @@ TESTS = [
     an_unusable_state_disk_is_reported,
     a_state_disk_survives_a_crash_and_is_left_clean,
     tor_knows_countries_by_the_list_that_is_handed_in,
+    half_a_list_of_countries_is_none,
     what_the_guest_cannot_trust_ends_it,
 ]
 

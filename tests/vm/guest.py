@@ -110,7 +110,8 @@ class Guest:
         """config: changes of CONFIG, None removes a key. torrc: the whole text.
         state: an image used in place. tap: an interface instead of a network
         nobody is on. drop: fw_cfg files not handed in. capture: where QEMU
-        records the uplink. archives: of the image, behind initramfs.zst."""
+        records the uplink. archives: of the image, or paths, behind
+        initramfs.zst."""
         self.dir = tempfile.mkdtemp(prefix="torvm-guest-")
         self.seen = []
         self.agent = None
