@@ -259,14 +259,6 @@ static int parse_tls_proxy(char *value, struct guest_tls_proxy *proxy)
 								     : -EINVAL;
 }
 
-/* 0, UDP: any but a resolver's. */
-static int parse_peer_port(const char *s, uint8_t protocol, uint16_t *ret)
-{
-	*ret = 0;
-	return protocol == IPPROTO_UDP && !strcmp(s, "0") ? 0
-							  : parse_port(s, ret);
-}
-
 static int parse_peer(char *value, struct guest_config *config)
 {
 	struct guest_peer *peer = &config->peers[config->n_peers];
@@ -275,7 +267,7 @@ static int parse_peer(char *value, struct guest_config *config)
 	if (config->n_peers == GUEST_PEERS_MAX || split(value, words, 3) != 3 ||
 	    parse_protocol(words[0], &peer->protocol) ||
 	    parse_unicast(words[1], &peer->address) ||
-	    parse_peer_port(words[2], peer->protocol, &peer->port))
+	    parse_port(words[2], &peer->port))
 		return -EINVAL;
 	config->n_peers++;
 	return 0;
@@ -289,7 +281,7 @@ static int parse_name(char *value, struct guest_config *config)
 	if (config->n_names == GUEST_NAMES_MAX || split(value, words, 3) != 3 ||
 	    parse_protocol(words[0], &name->protocol) ||
 	    parse_host(words[1], name->host) ||
-	    parse_peer_port(words[2], name->protocol, &name->port))
+	    parse_port(words[2], &name->port))
 		return -EINVAL;
 	config->n_names++;
 	return 0;

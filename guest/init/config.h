@@ -16,7 +16,7 @@
 struct guest_peer {
 	uint8_t protocol;        /* IPPROTO_TCP or IPPROTO_UDP */
 	struct in6_addr address; /* of either family: base/ip.h */
-	uint16_t port;           /* 0, UDP: any but 53 */
+	uint16_t port;
 };
 
 /* The same, by a name that is looked up in the guest. */

@@ -547,16 +547,6 @@ static void add_input_rules(struct firewall *fw, const struct guest_config *c)
 	end(fw);
 }
 
-/* UDP to any port but 53. */
-static void not_to_resolvers(struct firewall *fw)
-{
-	const uint16_t dns = htons(53);
-
-	protocol(fw, IPPROTO_UDP);
-	load_payload(fw, NFT_PAYLOAD_TRANSPORT_HEADER, 2, sizeof(dns));
-	compare(fw, NFT_CMP_NEQ, &dns, sizeof(dns));
-}
-
 static void add_peer(struct firewall *fw, enum chain chain, uint8_t proto,
 		     const struct in6_addr *peer, uint16_t number)
 {
@@ -568,12 +558,19 @@ static void add_peer(struct firewall *fw, enum chain chain, uint8_t proto,
 		family_is(fw, NFPROTO_IPV6);
 		destination6(fw, peer);
 	}
-	if (number)
-		port(fw, proto, number);
-	else
-		not_to_resolvers(fw);
+	port(fw, proto, number);
 	accept_it(fw);
 	end(fw);
+}
+
+/* UDP to any port but 53. */
+static void not_to_resolvers(struct firewall *fw)
+{
+	const uint16_t dns = htons(53);
+
+	protocol(fw, IPPROTO_UDP);
+	load_payload(fw, NFT_PAYLOAD_TRANSPORT_HEADER, 2, sizeof(dns));
+	compare(fw, NFT_CMP_NEQ, &dns, sizeof(dns));
 }
 
 /* Whom Tor's relays or snowflake's peers may be; in IPv6 the global unicast

@@ -573,6 +573,7 @@ static void test_config_uplink(void **state)
 		"uplink=tcp\nuplink=tcp\n",
 		"peer=tcp 192.0.2.1\n",
 		"peer=tcp 192.0.2.1 0\n",
+		"peer=udp 192.0.2.1 0\n",
 		"peer=tcp 192.0.2.1 65536\n",
 		"peer=icmp 192.0.2.1 1\n",
 		"peer=tcp 127.0.0.1 1\n",
@@ -622,7 +623,7 @@ static void test_config_uplink(void **state)
 	assert_string_equal(c.proxy.host, "2001:db8::2");
 	assert_int_equal(parse(GOOD_CONFIG
 			       "uplink=udp\npeer=tcp 192.0.2.1 443\n"
-			       "peer=udp 192.0.2.1 0\nresolver=10.0.0.1\n"
+			       "peer=udp 192.0.2.1 3478\nresolver=10.0.0.1\n"
 			       "name=tcp a.example 80\n"
 			       "host=b.example 192.0.2.2\n"
 			       "transport=meek_lite\n"

@@ -111,8 +111,9 @@ static int check_peers(const struct broker_uplink *uplink, struct error *e)
 	for (size_t i = 0; i < uplink->n_peers; i++) {
 		const struct broker_peer *peer = &uplink->peers[i];
 
-		if ((peer->protocol != IPPROTO_TCP || peer->port == 0) &&
-		    peer->protocol != IPPROTO_UDP)
+		if ((peer->protocol != IPPROTO_TCP &&
+		     peer->protocol != IPPROTO_UDP) ||
+		    peer->port == 0)
 			return error_set(
 				e, -EBADMSG,
 				"peer %zu of the uplink has no port or "

@@ -137,7 +137,7 @@ enum {
 
 struct broker_peer {
 	struct in6_addr address; /* base/ip.h; unicast; may be private */
-	uint16_t port;           /* host order; 0, UDP: any but 53 */
+	uint16_t port;           /* host order */
 	uint8_t protocol;        /* IPPROTO_TCP or IPPROTO_UDP */
 	uint8_t zero;
 };

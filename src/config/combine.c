@@ -129,13 +129,6 @@ static int check_http(const struct config *cfg,
 				     "at most 510 bytes together with "
 				     "proxy.username",
 				     "is too long for an HTTP proxy");
-	if (cfg->bridge.use_bridges &&
-	    cfg->bridge.transport == CONFIG_TRANSPORT_SNOWFLAKE)
-		return config_refuse(ctx, "proxy.type",
-				     "socks5 or none with snowflake; or the "
-				     "transport obfs4, meek or webtunnel",
-				     "snowflake cannot work through an HTTP "
-				     "proxy");
 	return 0;
 }
 
@@ -167,6 +160,14 @@ static int check_proxy(const struct config *cfg,
 				     "is set although proxy.type is \"%s\", "
 				     "which knows no certificates",
 				     config_proxy_name(cfg->proxy.type));
+	/* lyrebird 0.8.1 asks a SOCKS5 proxy for its UDP relay and goes past it
+	 * nevertheless, which the guest's firewall does not let it. */
+	if (cfg->proxy.type != CONFIG_PROXY_NONE && cfg->bridge.use_bridges &&
+	    cfg->bridge.transport == CONFIG_TRANSPORT_SNOWFLAKE)
+		return config_refuse(ctx, "proxy.type",
+				     "none with snowflake; or bridge.transport "
+				     "obfs4, meek or webtunnel",
+				     "snowflake cannot work through a proxy");
 	switch (cfg->proxy.type) {
 	case CONFIG_PROXY_HTTP:
 	case CONFIG_PROXY_HTTPS: return check_http(cfg, ctx);

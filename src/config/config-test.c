@@ -688,10 +688,7 @@ static void proxies_are_checked(void **state)
 
 		snprintf(one, sizeof(one), "%.*s%s%s", (int)(at - text), text,
 			 types[i], at + 2);
-		if (i == 2)
-			accepts(one);
-		else
-			refuses(one, "key proxy.type: |allowed: socks5");
+		refuses(one, "key proxy.type: |allowed: none|obfs4");
 	}
 }
 

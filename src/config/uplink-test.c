@@ -151,16 +151,6 @@ static void a_proxy_is_all_there_is(void **state)
 	      "'bridges': ['webtunnel 192.0.2.3:443 " FP
 	      " url=https://tunnel.example/secret']}}",
 	      "tcp:?=proxy.example:1080! ");
-	plans("{'proxy': {'type': 'socks5', 'address': '192.0.2.8:1080'}, "
-	      "'bridge': {'use_bridges': true, 'transport': 'snowflake', "
-	      "'bridges': ['snowflake 192.0.2.3:80 " FP " fingerprint=" FP
-	      " url=https://broker.example/ ice=stun:stun.example:3478']}}",
-	      "tcp:192.0.2.8:1080! udp:192.0.2.8:0! ");
-	plans("{'proxy': {'type': 'socks5', 'address': '[2001:db8::8]:1080'}, "
-	      "'bridge': {'use_bridges': true, 'transport': 'snowflake', "
-	      "'bridges': ['snowflake 192.0.2.3:80 " FP " fingerprint=" FP
-	      " url=https://broker.example/ ice=stun:stun.example:3478']}}",
-	      "(ipv6) tcp:2001:db8::8:1080! udp:2001:db8::8:0! ");
 }
 
 int main(void)

@@ -8,8 +8,7 @@
  * placeholder.
  *
  * A proxy hides the rest: Tor and lyrebird hand it names as they are, and only
- * the proxy is contacted. Snowflake's datagrams go through a SOCKS5 proxy's UDP
- * relay, whose port the proxy chooses.
+ * the proxy is contacted. Snowflake is not combined with one (combine.c).
  */
 #include "config/uplink.h"
 
@@ -250,17 +249,6 @@ static void add_bridge(struct plan *plan, const char *line)
 	config_bridge_deinit(&b);
 }
 
-static void add_proxy(struct plan *plan)
-{
-	const char *address = plan->cfg->proxy.address;
-
-	add_host_port(plan, IPPROTO_TCP, address, strlen(address), 0, true);
-	if (plan->cfg->bridge.use_bridges &&
-	    plan->cfg->bridge.transport == CONFIG_TRANSPORT_SNOWFLAKE)
-		add_host(plan, IPPROTO_UDP, address,
-			 (size_t)(strrchr(address, ':') - address), 0, true);
-}
-
 int uplink_plan(const struct config *cfg, struct uplink *ret, struct error *e)
 {
 	struct plan plan = { .cfg = cfg, .uplink = ret };
@@ -273,7 +261,8 @@ int uplink_plan(const struct config *cfg, struct uplink *ret, struct error *e)
 		.ipv6 = cfg->tor.client_use_ipv6,
 	};
 	if (proxy)
-		add_proxy(&plan);
+		add_host_port(&plan, IPPROTO_TCP, cfg->proxy.address,
+			      strlen(cfg->proxy.address), 0, true);
 	for (size_t i = 0; bridges && !proxy && i < cfg->bridge.n_bridges; i++)
 		add_bridge(&plan, cfg->bridge.bridges[i]);
 	if (plan.full)

@@ -12,8 +12,8 @@
 
 struct uplink_target {
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
-	uint16_t port;    /* 0, UDP: any but 53 */
-	bool known;       /* @address is: it was given, or pinned for @host */
+	uint16_t port;
+	bool known; /* @address is: it was given, or pinned for @host */
 	struct in6_addr address;        /* of either family: base/ip.h */
 	char host[UPLINK_HOST_MAX + 1]; /* "": it was given as an address */
 	bool proxy; /* may be a private address also when looked up */

@@ -211,10 +211,9 @@ static bool is_possible(const struct entry *entry)
 	struct engine *e = entry->engine;
 	struct error why = ERROR_NULL(why);
 
-	/* Snowflake's datagrams do not go through an HTTP proxy. */
+	/* As src/config/combine.c has it. */
 	if (e->cfg->bridge.transport == CONFIG_TRANSPORT_SNOWFLAKE &&
-	    (e->cfg->proxy.type == CONFIG_PROXY_HTTP ||
-	     e->cfg->proxy.type == CONFIG_PROXY_HTTPS))
+	    e->cfg->proxy.type != CONFIG_PROXY_NONE)
 		return false;
 	if (vm_supervisor_prepare(&e->vm, &why) == 0)
 		return true;

@@ -60,7 +60,7 @@ enum net_firewall {
 
 struct net_peer {
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
-	uint16_t port;    /* host order; 0, UDP: any but 53 */
+	uint16_t port;    /* host order */
 	struct in6_addr
 		address; /* of either family: base/ip.h; may be private */
 };

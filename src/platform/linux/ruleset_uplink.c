@@ -108,10 +108,7 @@ static void to_peer(struct nft_batch *b, const struct net_plan *plan,
 		nft_cmp(b, NFT_CMP_EQ, &address4, sizeof(address4));
 	else
 		nft_cmp(b, NFT_CMP_EQ, &peer->address, sizeof(peer->address));
-	if (peer->port)
-		to_port(b, NFT_CMP_EQ, peer->port);
-	else
-		to_port(b, NFT_CMP_NEQ, DNS_PORT);
+	to_port(b, NFT_CMP_EQ, peer->port);
 	end_first_packet(b, plan);
 }
 
