@@ -245,6 +245,7 @@ static bool may_help(enum tor_obstacle obstacle)
 {
 	switch (obstacle) {
 	case TOR_OBSTACLE_NAMES:
+	case TOR_OBSTACLE_FALSE_NAMES:
 	case TOR_OBSTACLE_REFUSED:
 	case TOR_OBSTACLE_TIMEOUT:
 	case TOR_OBSTACLE_CUT:

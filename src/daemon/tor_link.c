@@ -41,6 +41,7 @@ static struct tor_obstacle_facts facts_of(const struct tor_link *t)
 		.tor_answers = tor_control_is_ready(t->control),
 		.clock_wrong = t->clock_wrong,
 		.names_fail = names_fail(&t->engine->names),
+		.names_asked = t->engine->names.n > 0,
 		.use_bridges = cfg->bridge.use_bridges,
 		.use_proxy = cfg->proxy.type != CONFIG_PROXY_NONE,
 		.chooses_relays = config_chooses_relays(cfg),

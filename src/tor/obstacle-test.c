@@ -89,6 +89,22 @@ static void a_choice_of_relays_may_leave_none(void **state)
 	assert_int_equal(tor_obstacle_judge(&facts), TOR_OBSTACLE_UNKNOWN);
 }
 
+static void a_name_may_have_been_answered_falsely(void **state)
+{
+	struct tor_obstacle_facts asked = { .tor_answers = true,
+					    .names_asked = true,
+					    .heard = TOR_OBSTACLE_UNKNOWN };
+
+	assert_string_equal(judge("conn_done_pt", "", asked), "false-names");
+	assert_string_equal(judge("conn", "CONNECTREFUSED", asked),
+			    "false-names");
+	/* Not what has nothing to do with where it leads to. */
+	assert_string_equal(judge("conn", "NOROUTE", asked), "no-route");
+	assert_string_equal(judge("requesting_status", "", asked), "directory");
+	asked.heard = TOR_OBSTACLE_PROXY_LOGIN;
+	assert_string_equal(judge("conn", "DONE", asked), "proxy-login");
+}
+
 static void the_log_says_more(void **state)
 {
 	static const struct {
@@ -223,6 +239,7 @@ int main(void)
 		cmocka_unit_test(reasons_and_stages_are_told_apart),
 		cmocka_unit_test(what_explains_all_comes_first),
 		cmocka_unit_test(a_choice_of_relays_may_leave_none),
+		cmocka_unit_test(a_name_may_have_been_answered_falsely),
 		cmocka_unit_test(the_log_says_more),
 		cmocka_unit_test(the_proxys_certificate_is_told_apart),
 		cmocka_unit_test(transports_are_tried_in_turn),

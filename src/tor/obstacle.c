@@ -20,6 +20,12 @@ static const struct {
 	[TOR_OBSTACLE_NAMES] = { "names",
 				 "A host name that the transport or proxy needs is not "
 				 "resolved by this computer's resolvers." },
+	[TOR_OBSTACLE_FALSE_NAMES] = { "false-names",
+				       "Where this network's resolvers say that "
+				       "the transport's or the proxy's name is, "
+				       "nobody answers, or somebody else: what "
+				       "they say may be false, or the address "
+				       "blocked." },
 	[TOR_OBSTACLE_REFUSED] = { "refused",
 				   "The network refuses the connection: a firewall, or a login "
 				   "page that has to be answered first." },
@@ -54,7 +60,8 @@ static const struct {
 	[TOR_OBSTACLE_CERTIFICATE] = { "certificate",
 				       "The transport is shown a certificate "
 				       "that it does not trust: something in "
-				       "between looks into TLS." },
+				       "between looks into TLS, or a name was "
+				       "answered falsely." },
 	[TOR_OBSTACLE_PROXY_CERTIFICATE] = { "proxy-certificate",
 					     "The proxy shows a certificate "
 					     "that no trusted authority vouches "
@@ -208,9 +215,17 @@ static bool has_no_relay(const struct tor_obstacle_facts *facts)
 		(!strcmp(b->tag, "loading_descriptors") && b->percent == 50));
 }
 
+/* Whether it is what connecting to a false address leads to. */
+static bool may_be_elsewhere(enum tor_obstacle o)
+{
+	return o == TOR_OBSTACLE_REFUSED || o == TOR_OBSTACLE_TIMEOUT ||
+	       o == TOR_OBSTACLE_CUT || o == TOR_OBSTACLE_IDENTITY;
+}
+
 enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts)
 {
 	const struct torctl_bootstrap *b = facts->bootstrap;
+	enum tor_obstacle o = facts->heard;
 
 	if (facts->clock_wrong)
 		return TOR_OBSTACLE_CLOCK;
@@ -218,11 +233,14 @@ enum tor_obstacle tor_obstacle_judge(const struct tor_obstacle_facts *facts)
 		return TOR_OBSTACLE_NAMES;
 	if (!facts->tor_answers)
 		return TOR_OBSTACLE_TOR;
-	if (facts->heard != TOR_OBSTACLE_UNKNOWN)
-		return facts->heard;
-	if (b->reason[0])
-		return by_reason(b->reason);
-	return has_no_relay(facts) ? TOR_OBSTACLE_RELAYS : by_stage(b->tag);
+	if (o == TOR_OBSTACLE_UNKNOWN && b->reason[0])
+		o = by_reason(b->reason);
+	else if (o == TOR_OBSTACLE_UNKNOWN)
+		o = has_no_relay(facts) ? TOR_OBSTACLE_RELAYS
+					: by_stage(b->tag);
+	return facts->names_asked && may_be_elsewhere(o)
+		       ? TOR_OBSTACLE_FALSE_NAMES
+		       : o;
 }
 
 int tor_next_transport(bool use_bridges, enum config_transport transport)
@@ -287,6 +305,12 @@ void tor_obstacle_next(enum tor_obstacle obstacle,
 			 "Pin the name's address in bridge.addresses "
 			 "(torvm.json(5)), or use a transport that needs no "
 			 "name: sudo torvm bridges use obfs4");
+		break;
+	case TOR_OBSTACLE_FALSE_NAMES:
+		snprintf(buf, size,
+			 "Compare the address (torvm status) with one from "
+			 "elsewhere and pin that in bridge.addresses, or: "
+			 "sudo torvm bridges use obfs4, which needs no name.");
 		break;
 	case TOR_OBSTACLE_CLOCK:
 		snprintf(buf, size,

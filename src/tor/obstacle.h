@@ -9,11 +9,12 @@
 #include "proto/torctl.h"
 
 enum tor_obstacle {
-	TOR_OBSTACLE_TOR,      /* Tor itself does not answer in the VM */
-	TOR_OBSTACLE_NO_ROUTE, /* no way to the Internet */
-	TOR_OBSTACLE_NAMES,    /* a transport's names are not resolved */
-	TOR_OBSTACLE_REFUSED,  /* connections are refused */
-	TOR_OBSTACLE_TIMEOUT,  /* nobody answers */
+	TOR_OBSTACLE_TOR,         /* Tor itself does not answer in the VM */
+	TOR_OBSTACLE_NO_ROUTE,    /* no way to the Internet */
+	TOR_OBSTACLE_NAMES,       /* a transport's names are not resolved */
+	TOR_OBSTACLE_FALSE_NAMES, /* or they may be resolved falsely */
+	TOR_OBSTACLE_REFUSED,     /* connections are refused */
+	TOR_OBSTACLE_TIMEOUT,     /* nobody answers */
 	TOR_OBSTACLE_CUT, /* connections are cut, the TLS handshake fails */
 	TOR_OBSTACLE_IDENTITY,  /* somebody else answers */
 	TOR_OBSTACLE_CLOCK,     /* this computer's clock is wrong */
@@ -38,6 +39,7 @@ struct tor_obstacle_facts {
 	bool tor_answers; /* its control port */
 	bool clock_wrong; /* as Tor has said */
 	bool names_fail;  /* a name that is needed was not resolved */
+	bool names_asked; /* one that is needed was */
 	bool use_bridges;
 	bool use_proxy;
 	bool chooses_relays; /* the configuration says which ones Tor may use */
