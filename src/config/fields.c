@@ -316,11 +316,13 @@ const struct config_field config_fields[] = {
 		AT(bridge, automatic),
 		.type = CONFIG_TYPE_BOOL,
 		.def = "false",
-		.doc = "Whether the built-in bridges of obfs4, snowflake and "
-		       "meek are tried in turn when Tor does not connect for "
-		       "failsafe.bootstrap_stall_s. What is configured is "
-		       "tried first; with use_bridges, Tor is never entered "
-		       "directly.",
+		.doc = "Whether obfs4, snowflake and meek are tried in turn "
+		       "when Tor does not connect for "
+		       "failsafe.bootstrap_stall_s: by the lines of "
+		       "bridge.bridges that are of that kind, or by the "
+		       "built-in bridges where there are none. What is "
+		       "configured is tried first; with use_bridges, Tor is "
+		       "never entered directly.",
 	},
 	{
 		AT(bridge, addresses),

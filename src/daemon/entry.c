@@ -3,8 +3,9 @@
  * ===================
  * Automatic mode. What the configuration says comes first: directly, or the
  * user's own bridges (then Tor is never entered directly: its user may have
- * reasons). When Tor has not got on for failsafe.bootstrap_stall_s, the
- * built-in bridges of obfs4, snowflake and meek follow, then it begins anew.
+ * reasons). When Tor has not got on for failsafe.bootstrap_stall_s, obfs4,
+ * snowflake and meek follow, each with the configuration's own bridges of that
+ * kind or, if it has none, the built-in ones; then it begins anew.
  * Each change is a change of the configuration in use: from it the torrc, the
  * guest's configuration and what the firewalls let out are made at the next
  * start of the VM, so nothing else knows that a mode exists.
@@ -26,6 +27,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "config/bridge_line.h"
 #include "config/builtin.h"
 #include "daemon/engine.h"
 #include "daemon/fds.h"
@@ -83,12 +85,30 @@ static void use(struct entry *entry, enum config_transport transport,
 	cfg->bridge.n_bridges = lines->n_lines;
 }
 
+/* As "torvm bridges use" takes them. */
+static int choose_lines(const struct config *cfg,
+			enum config_transport transport,
+			struct config_bridge_list *ret, struct error *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < cfg->bridge.n_bridges && r >= 0; i++)
+		if (config_bridge_line_transport(cfg->bridge.bridges[i]) ==
+		    transport)
+			r = config_bridge_list_add(ret, cfg->bridge.bridges[i],
+						   "bridge", e);
+	if (r < 0 || ret->n_lines > 0)
+		return r;
+	return config_builtin_bridges(transport, ret, e);
+}
+
 static int replace(struct entry *entry, enum config_transport transport)
 {
 	struct config_bridge_list lines = CONFIG_BRIDGE_LIST_NULL(lines);
 	struct error e = ERROR_NULL(e);
 
-	if (config_builtin_bridges(transport, &lines, &e) < 0) {
+	restore(entry);
+	if (choose_lines(entry->engine->cfg, transport, &lines, &e) < 0) {
 		log_debug("entry: %s", e.text);
 		config_bridge_list_deinit(&lines);
 		return -ENOENT;
@@ -190,9 +210,8 @@ void entry_worked(struct entry *entry)
 	const char *name = entry_name(entry);
 
 	if (entry->replaced)
-		log_notice("Tor was entered by the built-in %s bridges. To "
-			   "begin with them from now on: sudo torvm bridges "
-			   "use %s",
+		log_notice("Tor was entered by %s bridges. To begin with them "
+			   "from now on: sudo torvm bridges use %s",
 			   name, name);
 }
 
