@@ -77,11 +77,14 @@ static void streams_are_read(void **state)
 	assert_string_equal(got.streams[1].target, "[2001:db8::1]:80");
 }
 
+static struct tor_entries failed;
+
 static void entries_are_read(void **state)
 {
 	tor_entries_parse("$" A "~one up\n"
 			  "$" B "~two never-connected\n"
 			  "$" C "~three down 2026-11-24 17:00:00\n",
+			  &failed,
 			  "$" B "~two LAUNCHED\n$" B "~two CONNECTED\n"
 			  "$" B "~two LAUNCHED\n192.0.2.1:443 FAILED\n"
 			  "2001:db8::1:443 NEW\n"
@@ -97,6 +100,35 @@ static void entries_are_read(void **state)
 	assert_string_equal(entries.entries[4].address, "[2001:db8::1]:443");
 }
 
+/* Who was called in vain, until Tor gets through. */
+static void failures_are_kept(void **state)
+{
+	char event[80];
+
+	tor_entries_note(&failed, "$" A " LAUNCHED ID=1");
+	tor_entries_note(&failed, "$" A " FAILED REASON=TIMEOUT ID=1");
+	tor_entries_note(&failed, "$" A " CLOSED REASON=TIMEOUT ID=2");
+	tor_entries_note(&failed, "$" B "~two LAUNCHED ID=3");
+	tor_entries_note(&failed, "192.0.2.1:443 FAILED REASON=DONE");
+	tor_entries_note(&failed, "nonsense FAILED");
+	tor_entries_note(&failed, "$" C);
+	assert_int_equal(failed.n_entries, 3);
+	tor_entries_note(&failed, "$" B "~two CONNECTED ID=3");
+	assert_int_equal(failed.n_entries, 2);
+	tor_entries_parse("$" A "~one up\n", &failed, "192.0.2.1:443 NEW\n",
+			  &entries);
+	assert_int_equal(entries.n_entries, 2);
+	assert_string_equal(entries.entries[0].state, "failed");
+	assert_string_equal(entries.entries[1].state, "connecting");
+	for (int i = 0; i < 2 * TOR_ENTRIES_MAX; i++) {
+		snprintf(event, sizeof(event), "192.0.2.2:%d FAILED", i + 1);
+		tor_entries_note(&failed, event);
+	}
+	assert_int_equal(failed.n_entries, TOR_ENTRIES_MAX);
+	snprintf(event, sizeof(event), "192.0.2.2:%d", 2 * TOR_ENTRIES_MAX);
+	assert_string_equal(failed.entries[TOR_ENTRIES_MAX - 1].address, event);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -104,6 +136,7 @@ int main(void)
 		cmocka_unit_test(odd_circuits_do_no_harm),
 		cmocka_unit_test(streams_are_read),
 		cmocka_unit_test(entries_are_read),
+		cmocka_unit_test(failures_are_kept),
 	};
 
 	return cmocka_run_group_tests_name("tor-circuits", tests, NULL, NULL);

@@ -138,26 +138,76 @@ void tor_streams_parse(const char *text, struct tor_circuits *ret)
 	}
 }
 
-/* The entry of a relay, old or new; NULL: no room, or not understood. */
-static struct tor_entry *entry_of(struct tor_entries *e, const char *name)
+/* "$FINGERPRINT~nick" or "ADDRESS:PORT" */
+static bool parse_entry(const char *name, struct tor_entry *ret)
 {
-	struct tor_entry new = { 0 };
 	struct endpoint endpoint;
 
-	if (!parse_name(name, new.fingerprint, NULL, 0)) {
-		new.fingerprint[0] = '\0';
-		if (tor_address_parse(name, strlen(name), &endpoint) < 0)
-			return NULL;
-		endpoint_format(&endpoint, new.address);
-	}
-	for (size_t i = 0; i < e->n_entries; i++)
-		if (!strcmp(e->entries[i].fingerprint, new.fingerprint) &&
-		    !strcmp(e->entries[i].address, new.address))
-			return &e->entries[i];
-	if (e->n_entries == TOR_ENTRIES_MAX)
+	*ret = (struct tor_entry){ 0 };
+	if (parse_name(name, ret->fingerprint, NULL, 0))
+		return true;
+	ret->fingerprint[0] = '\0';
+	if (tor_address_parse(name, strlen(name), &endpoint) < 0)
+		return false;
+	endpoint_format(&endpoint, ret->address);
+	return true;
+}
+
+/* Its index, or n_entries */
+static size_t find_entry(const struct tor_entries *e,
+			 const struct tor_entry *wanted)
+{
+	size_t i;
+
+	for (i = 0; i < e->n_entries; i++)
+		if (!strcmp(e->entries[i].fingerprint, wanted->fingerprint) &&
+		    !strcmp(e->entries[i].address, wanted->address))
+			break;
+	return i;
+}
+
+/* The entry of a relay, old or new; NULL: no room. */
+static struct tor_entry *entry_of(struct tor_entries *e,
+				  const struct tor_entry *wanted)
+{
+	size_t i = find_entry(e, wanted);
+
+	if (i == TOR_ENTRIES_MAX)
 		return NULL;
-	e->entries[e->n_entries] = new;
-	return &e->entries[e->n_entries++];
+	if (i == e->n_entries)
+		e->entries[e->n_entries++] = *wanted;
+	return &e->entries[i];
+}
+
+static void remove_entry(struct tor_entries *e, size_t i)
+{
+	memmove(&e->entries[i], &e->entries[i + 1],
+		(--e->n_entries - i) * sizeof(e->entries[0]));
+}
+
+void tor_entries_note(struct tor_entries *failed, const char *event)
+{
+	char line[512], name[128], status[20], *rest = line;
+	struct tor_entry entry;
+	size_t i;
+
+	if (str_copy(line, sizeof(line), event) < 0 ||
+	    !next_word(&rest, name, sizeof(name)) ||
+	    !next_word(&rest, status, sizeof(status)) ||
+	    !parse_entry(name, &entry))
+		return;
+	i = find_entry(failed, &entry);
+	if (i < failed->n_entries && !strcmp(status, "CONNECTED"))
+		remove_entry(failed, i);
+	/* That a transport did not get through is not told as a failure: what
+	 * was launched, did not connect and is not there any more, failed. */
+	if (i < failed->n_entries ||
+	    (strcmp(status, "LAUNCHED") != 0 && strcmp(status, "FAILED") != 0))
+		return;
+	if (failed->n_entries == TOR_ENTRIES_MAX)
+		remove_entry(failed, 0);
+	str_copy(entry.state, sizeof(entry.state), "failed");
+	failed->entries[failed->n_entries++] = entry;
 }
 
 static void parse_guards(const char *text, struct tor_entries *ret)
@@ -166,12 +216,13 @@ static void parse_guards(const char *text, struct tor_entries *ret)
 
 	while (next_line(&text, line, sizeof(line))) {
 		char name[128], state[20], *rest = line;
-		struct tor_entry *e;
+		struct tor_entry entry, *e;
 
 		if (!next_word(&rest, name, sizeof(name)) ||
-		    !next_word(&rest, state, sizeof(state)))
+		    !next_word(&rest, state, sizeof(state)) ||
+		    !parse_entry(name, &entry))
 			continue;
-		e = entry_of(ret, name);
+		e = entry_of(ret, &entry);
 		if (e)
 			str_copy(e->state, sizeof(e->state), state);
 	}
@@ -191,15 +242,16 @@ static void parse_connections(const char *text, struct tor_entries *ret)
 
 	while (next_line(&text, line, sizeof(line))) {
 		char name[128], state[20], *rest = line;
-		struct tor_entry *e;
+		struct tor_entry entry, *e;
 
 		if (!next_word(&rest, name, sizeof(name)) ||
-		    !next_word(&rest, state, sizeof(state)))
+		    !next_word(&rest, state, sizeof(state)) ||
+		    !parse_entry(name, &entry))
 			continue;
 		for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
 			if (strcmp(states[i].tor, state) != 0)
 				continue;
-			e = entry_of(ret, name);
+			e = entry_of(ret, &entry);
 			/* Of two connections the better one counts. */
 			if (e && strcmp(e->state, "connected") != 0)
 				str_copy(e->state, sizeof(e->state),
@@ -208,10 +260,16 @@ static void parse_connections(const char *text, struct tor_entries *ret)
 	}
 }
 
-void tor_entries_parse(const char *guards, const char *connections,
-		       struct tor_entries *ret)
+void tor_entries_parse(const char *guards, const struct tor_entries *failed,
+		       const char *connections, struct tor_entries *ret)
 {
 	*ret = (struct tor_entries){ 0 };
 	parse_guards(guards, ret);
+	for (size_t i = 0; i < failed->n_entries; i++) {
+		struct tor_entry *e = entry_of(ret, &failed->entries[i]);
+
+		if (e)
+			*e = failed->entries[i];
+	}
 	parse_connections(connections, ret);
 }

@@ -66,7 +66,13 @@ struct tor_entries {
 	size_t n_entries;
 };
 
+/* Takes an ORCONN event, from its target on: @failed has whom Tor called in
+ * vain since it was last connected with them, the latest ones. A bridge that it
+ * never reached is in nothing that Tor can be asked for. */
+void tor_entries_note(struct tor_entries *failed, const char *event);
+
 /* The values of entry-guards and of orconn-status; fills @ret anew. What Tor is
- * connected with right now is told instead of what it remembers. */
-void tor_entries_parse(const char *guards, const char *connections,
-		       struct tor_entries *ret);
+ * connected with right now is told instead of what has @failed, and that
+ * instead of what Tor remembers. */
+void tor_entries_parse(const char *guards, const struct tor_entries *failed,
+		       const char *connections, struct tor_entries *ret);

@@ -178,7 +178,7 @@ static void it_subscribes_before_it_asks(void **state)
 	assert_output(s, "AUTHENTICATE\r\n");
 	assert_int_equal(push(s, "250 OK\r\n"), 0);
 	assert_output(s, "SETEVENTS STATUS_CLIENT STATUS_GENERAL NOTICE WARN "
-			 "ERR BW\r\n");
+			 "ERR BW ORCONN\r\n");
 	assert_int_equal(push(s, "250 OK\r\n"), 0);
 	assert_output(s, "GETINFO version status/bootstrap-phase "
 			 "status/circuit-established traffic/read "
@@ -301,11 +301,13 @@ static void questions_are_asked_in_turn(void **state)
 	assert_int_equal(s->circuits.n_circuits, 2);
 	assert_int_equal(s->circuits.n_streams, 1);
 	assert_output(s, "GETINFO entry-guards orconn-status\r\n");
-	assert_int_equal(push(s, "250-entry-guards=$" FP "~one up\r\n"
+	assert_int_equal(push(s, "650 ORCONN 192.0.2.1:443 FAILED ID=1\r\n"
+				 "250-entry-guards=$" FP "~one up\r\n"
 				 "250-orconn-status=\r\n250 OK\r\n"),
 			 0);
 	assert_int_equal(s->n_entries, 1);
-	assert_int_equal(s->entries.n_entries, 1);
+	assert_int_equal(s->entries.n_entries, 2);
+	assert_string_equal(s->entries.entries[1].state, "failed");
 	assert_output(s, "SIGNAL NEWNYM\r\n");
 	assert_int_equal(push(s, "250 OK\r\n"), 0);
 	assert_int_equal(s->n_new_identity, 1);

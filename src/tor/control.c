@@ -15,7 +15,8 @@
  *	circuits	GETINFO circuit-status stream-status, then, if Tor has
  *			GeoIP data, GETINFO ns/id/FINGERPRINT and
  *			ip-to-country/ADDRESS for each relay
- *	entries		GETINFO entry-guards orconn-status
+ *	entries		GETINFO entry-guards orconn-status, and what ORCONN
+ *			events have told
  *	new identity	SIGNAL NEWNYM
  *
  * Events are understood in any phase. Changes are reported once: what GETINFO
@@ -30,7 +31,7 @@
 
 #include "proto/text.h"
 
-#define EVENTS "STATUS_CLIENT STATUS_GENERAL NOTICE WARN ERR BW"
+#define EVENTS "STATUS_CLIENT STATUS_GENERAL NOTICE WARN ERR BW ORCONN"
 #define INFO                                                                 \
 	"version status/bootstrap-phase status/circuit-established traffic/" \
 	"read traffic/written"
@@ -69,7 +70,8 @@ struct tor_control {
 	/* Answers, as far as they have been told. */
 	struct tor_relays relays;
 	struct tor_circuits circuits;
-	size_t next_relay; /* of either */
+	size_t next_relay;         /* of either */
+	struct tor_entries failed; /* since the connection */
 };
 
 struct tor_control *tor_control_new(const struct tor_control_callbacks *cb,
@@ -111,6 +113,7 @@ void tor_control_reset(struct tor_control *c)
 	c->bootstrap_known = c->circuit_known = false;
 	c->version[0] = '\0';
 	c->bandwidth = (struct tor_bandwidth){ 0 };
+	c->failed.n_entries = 0;
 	c->asked = 0;
 }
 
@@ -274,6 +277,10 @@ static int handle_event(struct tor_control *c, const struct torctl_reply *reply)
 		return handle_status(c, rest);
 	if (!strncmp(line->text, "BW ", len + 1))
 		return handle_bandwidth(c, rest);
+	if (!strncmp(line->text, "ORCONN ", len + 1)) {
+		tor_entries_note(&c->failed, rest);
+		return 0;
+	}
 	severity = torctl_severity_from_name(line->text, len);
 	if (severity < 0)
 		return -EBADMSG;
@@ -492,7 +499,7 @@ static int handle_entries(struct tor_control *c,
 
 	if (!guards || !connections)
 		return -EBADMSG;
-	tor_entries_parse(guards, connections, &entries);
+	tor_entries_parse(guards, &c->failed, connections, &entries);
 	if (c->cb.entries)
 		c->cb.entries(c->userdata, &entries);
 	return done(c);
