@@ -1,5 +1,7 @@
 #include "daemon/listing.h"
 
+#include "daemon/scrub.h"
+
 static void set_text(json_t *object, const char *key, const char *text)
 {
 	if (text[0])
@@ -34,28 +36,34 @@ static json_t *circuit_object(const struct tor_circuits *all,
 	return object;
 }
 
-static json_t *stream_object(const struct tor_stream *s)
+static json_t *stream_object(const struct tor_stream *s,
+			     const struct config *cfg)
 {
-	json_t *object = json_pack("{s:s, s:s, s:s}", "id", s->id, "status",
-				   s->status, "target", s->target);
+	char target[sizeof(s->target)];
+	json_t *object;
 
+	str_copy(target, sizeof(target), s->target);
+	scrub_line(cfg, target);
+	object = json_pack("{s:s, s:s, s:s}", "id", s->id, "status", s->status,
+			   "target", target);
 	/* "0": none yet. */
 	if (s->circuit[0] != '0' || s->circuit[1])
 		set_text(object, "circuit", s->circuit);
 	return object;
 }
 
-json_t *listing_circuits(const struct tor_circuits *circuits, bool bridges)
+json_t *listing_circuits(const struct tor_circuits *circuits,
+			 const struct config *cfg)
 {
 	json_t *list = json_array(), *streams = json_array();
 
 	for (size_t i = 0; i < circuits->n_circuits; i++)
 		json_array_append_new(
 			list, circuit_object(circuits, &circuits->circuits[i],
-					     bridges));
+					     cfg->bridge.use_bridges));
 	for (size_t i = 0; i < circuits->n_streams; i++)
-		json_array_append_new(streams,
-				      stream_object(&circuits->streams[i]));
+		json_array_append_new(
+			streams, stream_object(&circuits->streams[i], cfg));
 	return json_pack("{s:o, s:o}", "circuits", list, "streams", streams);
 }
 

@@ -2,13 +2,15 @@
 #pragma once
 
 #include <jansson.h>
-#include <stdbool.h>
 
+#include "config/config.h"
 #include "tor/circuits.h"
 
-/* Parameters of the reply to GetCircuits. @bridges: the first relay of each
- * circuit is a bridge, which is a secret. NULL: out of memory. */
-json_t *listing_circuits(const struct tor_circuits *circuits, bool bridges);
+/* Parameters of the reply to GetCircuits, without @cfg's secrets: with bridges
+ * the first relay of each circuit, and whom Tor's own streams to it name. NULL:
+ * out of memory. */
+json_t *listing_circuits(const struct tor_circuits *circuits,
+			 const struct config *cfg);
 
 /* Parameters of the reply to GetEntries. NULL: out of memory. */
 json_t *listing_entries(const struct tor_entries *entries);

@@ -212,9 +212,8 @@ static void on_circuits(void *userdata, const struct tor_circuits *circuits)
 {
 	struct tor_link *t = userdata;
 
-	answered(
-		t, TOR_QUESTION_CIRCUITS,
-		listing_circuits(circuits, t->engine->cfg->bridge.use_bridges));
+	answered(t, TOR_QUESTION_CIRCUITS,
+		 listing_circuits(circuits, t->engine->cfg));
 }
 
 static void on_entries(void *userdata, const struct tor_entries *entries)

@@ -1159,6 +1159,21 @@ class TorvmdTest(unittest.TestCase):
         got = self.asks_tor(e, "NewIdentity", "SIGNAL NEWNYM", "250 OK")
         self.assertIn(got["wait"], range(1, 11))
 
+    def test_streams_do_not_name_the_bridge(self):
+        fp = "0123456789ABCDEF" * 2 + "01234567"
+        e = self.engine(config={"bridge": {
+            "use_bridges": True, "transport": "none",
+            "bridges": ["192.0.2.7:443 " + fp]}})
+        e.to_running()
+        got = self.asks_tor(e, "GetCircuits", "GETINFO circuit-status stream-status",
+                            f"250-circuit-status=5 LAUNCHED ${fp}",
+                            f"250-stream-status=9 SENTCONNECT 5 192.0.2.7.${fp}"
+                            ".exit:443", "250 OK",
+                            "250-ip-to-country/ipv4-available=0", "250 OK")
+        self.assertEqual(len(got["streams"]), 1)
+        self.assertNotIn(fp, json.dumps(got))
+        self.assertNotIn("192.0.2.7", json.dumps(got))
+
     def test_who_waits_for_tor_is_told_when_it_goes(self):
         e = self.engine()
         e.to_running()
