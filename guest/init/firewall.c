@@ -16,6 +16,7 @@
  *   }
  *   chain input { type filter hook input priority filter; drop
  *     iifname lo accept
+ *     iifname eth1 udp dport 9093 udp length < 20 goto refuse
  *     iifname eth0 ct state established accept
  *     iifname eth1 ct state established accept
  *     iifname eth1 tcp dport 9050 ct state new accept
@@ -60,6 +61,9 @@
  *   served is invalid, not new, and gets a reset at once.
  * - ports 9095 and 9093 take redirected flows only: Tor asks for the original
  *   destination, and a direct connection has none.
+ * - a datagram without a whole DNS header (12 bytes) ends Tor by a fault in
+ *   libevent up to 2.1.13 (its issue 1231). Such a one is refused, in a flow
+ * that has begun well, too.
  * - orphaned sockets (FIN, TIME_WAIT) have no uid, hence the established rule:
  *   such a flow was begun by Tor, since nothing else can begin one.
  * - out of eth1 goes what answers the host: replies, and the kernel's refusals,
@@ -90,6 +94,8 @@
 
 #define TABLE "torvm"
 #define REFUSALS_PER_S 1000
+#define UDP_HEADER 8
+#define DNS_HEADER 12
 
 #define STATE_ESTABLISHED NF_CT_STATE_BIT(IP_CT_ESTABLISHED)
 #define STATE_NEW NF_CT_STATE_BIT(IP_CT_NEW)
@@ -510,6 +516,19 @@ static void neighbour_message(struct firewall *fw, uint8_t type)
 	compare(fw, NFT_CMP_EQ, &type, 1);
 }
 
+static void refuse_short_questions(struct firewall *fw)
+{
+	const uint16_t least = htons(UDP_HEADER + DNS_HEADER);
+
+	rule(fw, CHAIN_INPUT);
+	from(fw, "eth1");
+	port(fw, IPPROTO_UDP, GUEST_DNS_PORT);
+	load_payload(fw, NFT_PAYLOAD_TRANSPORT_HEADER, 4, sizeof(least));
+	compare(fw, NFT_CMP_LT, &least, sizeof(least));
+	refuse_it(fw);
+	end(fw);
+}
+
 static void add_input_rules(struct firewall *fw, const struct guest_config *c)
 {
 	static const char *const links[] = { "eth0", "eth1" };
@@ -519,6 +538,7 @@ static void add_input_rules(struct firewall *fw, const struct guest_config *c)
 	accept_it(fw);
 	end(fw);
 
+	refuse_short_questions(fw);
 	for (size_t i = 0; i < ARRAY_SIZE(links); i++) {
 		rule(fw, CHAIN_INPUT);
 		from(fw, links[i]);

@@ -143,6 +143,28 @@ def dns_by_udp_is_answered_for_any_server():
         check(answer[:2] == MX[:2] and answer[2] & 0x80, f"{server}: {answer}")
 
 
+def a_datagram_too_short_for_dns_does_not_reach_tor():
+    # Tor, in whose parser each of them is a crash, would answer no question after it.
+    for length in range(12):
+        result = udp(FAR, 53, MX[:length])
+        check(result == "EHOSTUNREACH", f"{length} bytes: {result}")
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(AT_ONCE)
+    sock.connect((FAR, 53))
+    sock.send(MX)
+    check(sock.recv(4096)[:2] == MX[:2], "no answer")
+    sock.send(MX[:6])
+    try:
+        result = sock.recv(4096)
+    except OSError as error:
+        result = errno.errorcode.get(error.errno, error)
+    check(result == "EHOSTUNREACH", f"after a question, 6 bytes: {result}")
+    sock.close()
+    # A header alone is for Tor to judge.
+    udp(FAR, 53, MX[:12])
+    check(udp(FAR, 53, MX)[:2] == MX[:2], "Tor does not answer any more")
+
+
 def dns_by_tcp_is_reset():
     for server in (VM, FAR):
         result = tcp(server, 53)
@@ -349,6 +371,7 @@ TESTS = [
     tcp_to_anywhere_reaches_transport,
     socks_is_there_and_nothing_else_on_the_vm,
     dns_by_udp_is_answered_for_any_server,
+    a_datagram_too_short_for_dns_does_not_reach_tor,
     dns_by_tcp_is_reset,
     everything_else_is_refused_at_once,
     a_connection_of_an_earlier_vm_is_reset,
