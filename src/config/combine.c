@@ -59,6 +59,10 @@ static int check_network(const struct config *cfg,
 				     "the two middle addresses of one /30, "
 				     "such as 10.10.10.2 with 10.10.10.1",
 				     "is not the partner of network.vm_ip");
+	/* Not done silently: a user who asked for it would rely on it. */
+	if (cfg->network.ipv6)
+		return config_refuse(ctx, "network.ipv6", "false",
+				     "asks for what this version cannot do");
 	return 0;
 }
 

@@ -125,7 +125,7 @@ static void every_key_can_be_set(void **state)
 		" 'qemu_path': '/usr/bin/q', 'image_dir': '/i',"
 		" 'state_disk': '/s/d.img'},"
 		"'network': {'tap_name': 'tun.a-b_1', 'host_ip': '192.168.7.5',"
-		" 'vm_ip': '192.168.7.6', 'lan_access': true, 'ipv6': true},"
+		" 'vm_ip': '192.168.7.6', 'lan_access': true, 'ipv6': false},"
 		"'bridge': {'use_bridges': true, 'transport': 'none',"
 		" 'bridges': ['192.0.2.7:443 "
 		"0123456789abcdef0123456789ABCDEF01234567',"
@@ -145,7 +145,7 @@ static void every_key_can_be_set(void **state)
 	assert_int_equal(cfg->vm.accel, CONFIG_ACCEL_TCG);
 	assert_string_equal(cfg->vm.state_disk, "/s/d.img");
 	assert_string_equal(cfg->network.tap_name, "tun.a-b_1");
-	assert_true(cfg->network.ipv6);
+	assert_true(cfg->network.lan_access);
 	assert_int_equal(cfg->bridge.n_bridges, 2);
 	assert_string_equal(cfg->bridge.bridges[1], "[2001:db8::1]:9001");
 	assert_int_equal(cfg->proxy.type, CONFIG_PROXY_SOCKS5);
@@ -195,6 +195,8 @@ static void types_are_strict(void **state)
 		" 'options': ['ClientUseIPv4 0']}}",
 		"key tor.options: |ClientUseIPv4|tor.client_use_ipv4");
 	refuses("{'network': {'ipv6': 'true'}}", "key network.ipv6: |a string");
+	refuses("{'network': {'ipv6': true}}",
+		"key network.ipv6: |this version|allowed: false");
 	refuses("{'vm': {'accel': 1}}",
 		"key vm.accel: |\"auto\", \"kvm\", \"tcg\"");
 }

@@ -139,22 +139,6 @@ static int load_config(const struct options *opt, struct config **ret)
 	return EXIT_CODE_CONFIG;
 }
 
-/* What the file may say but this version does not do must not be left out
- * silently: a user who asked for a bridge would be seen using Tor. */
-static int refuse_unsupported(const struct config *cfg)
-{
-	const char *key = cfg->network.ipv6 ? "network.ipv6" : NULL;
-
-	if (!key)
-		return EXIT_CODE_OK;
-	fprintf(stderr,
-		"torvm: error: the configuration asks for %s, which this "
-		"version cannot do yet. TorVM does not start without it "
-		"silently; nothing was changed. Remove the key to start.\n",
-		key);
-	return EXIT_CODE_PRECHECK;
-}
-
 static void ignore_signals(void)
 {
 	/* The broker decides when to stop; a terminal's Ctrl-C reaches all. */
@@ -177,8 +161,6 @@ int main(int argc, char **argv)
 		code = check_fds();
 	if (code == EXIT_CODE_OK)
 		code = load_config(&engine.opt, &engine.cfg);
-	if (code == EXIT_CODE_OK)
-		code = refuse_unsupported(engine.cfg);
 	if (code != EXIT_CODE_OK) {
 		config_free(engine.cfg);
 		return code;
