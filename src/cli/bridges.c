@@ -159,12 +159,15 @@ int cli_bridges(const struct cli_args *args)
 
 		if (strcmp(subcommands[i].name, name) != 0)
 			continue;
-		if (args->given & ~(subcommands[i].options | common))
-			return cli_fail(EXIT_CODE_USAGE,
-					"torvm bridges %s does not have one of "
-					"these options; see \"torvm bridges "
-					"--help\"",
-					name);
+		if (args->given & ~(subcommands[i].options | common)) {
+			cli_fail(EXIT_CODE_USAGE,
+				 "torvm bridges %s: an option that it does not "
+				 "take; allowed:",
+				 name);
+			cli_print_options(stderr,
+					  subcommands[i].options | common);
+			return EXIT_CODE_USAGE;
+		}
 		/* Not there before the first configuration is made. */
 		if (!args->config && subcommands[i].edits)
 			mkdir(CLI_CONFIG_DIR, 0755);

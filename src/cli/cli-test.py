@@ -868,6 +868,13 @@ class BridgesBase(Base):
 
 
 class Bridges(BridgesBase):
+    def test_an_option_of_another_one_is_refused_with_those_that_it_takes(self):
+        self.write({})
+        told = self.bridges("use", "none", "--json", code=2).stderr
+        self.assertIn("torvm bridges use", told)
+        self.assertIn("--config FILE", told)
+        self.assertNotIn("--qr", told)
+
     def test_pasted_lines_are_added_listed_and_removed(self):
         self.write({"vm": {"cpus": 2}})
         os.chmod(self.config, 0o640)
