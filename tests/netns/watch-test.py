@@ -147,6 +147,35 @@ def new_link():
     assert not leaks_by("eth0", "r0")
 
 
+def uplink_into_a_bridge():
+    """A veth that leads out does so as a bridge's port, too, also without its route"""
+    lab.ip("host", "link", "add", "br9", "type", "bridge", "forward_delay", "0")
+    lab.ip("host", "link", "set", "br9", "up")
+    for step in (["link", "set", "eth0", "master", "br9"],
+                 ["addr", "flush", "dev", "eth0"],
+                 ["addr", "add", HOST4 + "/24", "dev", "br9"]):
+        lab.ip("host", *step)
+        changed(500)
+        driver("firewall", "open")
+        for dev in ("br9", "eth0"):
+            assert not leaks_by(dev, "r0"), (step, dev)
+    capture = Capture("router", "r0")
+    with ns_socket("host", USER_UID, socket.AF_INET, socket.SOCK_DGRAM) as s:
+        bound_to("br9")(s)
+        try:
+            s.sendto(b"by-the-bridge", (ROUTER4, 4444))
+        except OSError:
+            pass
+    time.sleep(0.1)
+    capture._read(0.1)
+    assert not any(b"by-the-bridge" in f.raw for f in capture.frames)
+    lab.ip("host", "link", "del", "br9")
+    lab.ip("host", "link", "set", "eth0", "down")
+    plug_in()
+    changed(200)
+    driver("firewall", "open")
+
+
 def back_at_once():
     """A link that went and is back as it was, before anybody looked, is reported"""
     number = lab.link("host", "eth0")["ifindex"]
@@ -261,5 +290,5 @@ def foreign_flush_without_owner():
     driver("firewall-remove")
 
 
-main([own_doing, rules_gone, route_gone, address_gone, tap_gone, new_link, back_at_once,
+main([own_doing, rules_gone, route_gone, address_gone, tap_gone, new_link, uplink_into_a_bridge, back_at_once,
       another_uplink, overrun, foreign_flush_without_owner])

@@ -111,6 +111,26 @@ static int on_route(const struct nlmsghdr *nlh, void *data)
 	return MNL_CB_OK;
 }
 
+/* veth and tap: links that lead into this machine, if nothing tells that they
+ * lead out. */
+static bool may_be_inner(const struct net_link *link)
+{
+	return strcmp(link->kind, "veth") == 0 ||
+	       strcmp(link->kind, "tun") == 0;
+}
+
+/* Who puts a link into a bridge takes its addresses away, and its routes go
+ * with them; it leads out all the same. */
+static void remember_gateways(const struct net *net, struct net_links *links)
+{
+	for (size_t i = 0; i < links->n; i++)
+		for (size_t k = 0; k < net->covered.n; k++)
+			if (net->covered.v[k].index == links->v[i].index &&
+			    net->covered.v[k].gateway &&
+			    may_be_inner(&links->v[i]))
+				links->v[i].gateway = true;
+}
+
 int links_read(struct net *net, struct net_links *ret, struct error *e)
 {
 	static const int families[] = { AF_INET, AF_INET6 };
@@ -135,6 +155,7 @@ int links_read(struct net *net, struct net_links *ret, struct error *e)
 		return error_set(e, r, "cannot list the network links: %s",
 				 strerror(-r));
 	}
+	remember_gateways(net, ret);
 	return 0;
 }
 
@@ -211,8 +232,9 @@ bool net_tap_find(struct net *net, char ret[IFNAMSIZ])
 	return found;
 }
 
-/* veth and tun ports end in a container or a guest; anything else (hardware, a
- * VLAN, a bond, a tunnel) may lead out. */
+/* veth and tun ports end in a container or a guest, unless there is a next hop
+ * behind them; anything else (hardware, a VLAN, a bond, a tunnel) may lead out.
+ */
 static bool bridge_is_inner(const struct net_links *links,
 			    const struct net_link *bridge)
 {
@@ -223,8 +245,7 @@ static bool bridge_is_inner(const struct net_links *links,
 		const struct net_link *port = &links->v[i];
 
 		if (port->master == bridge->index &&
-		    strcmp(port->kind, "veth") != 0 &&
-		    strcmp(port->kind, "tun") != 0)
+		    (port->gateway || !may_be_inner(port)))
 			return false;
 	}
 	return true;

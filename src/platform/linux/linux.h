@@ -26,7 +26,7 @@ struct net_link {
 	uint8_t mac_len;
 	char name[IFNAMSIZ];
 	char kind[16]; /* IFLA_INFO_KIND, "" for hardware */
-	bool gateway;  /* a route with a next hop leaves by it */
+	bool gateway;  /* a route with a next hop leaves by it, or once did */
 };
 
 struct net_links {

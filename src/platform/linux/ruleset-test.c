@@ -478,6 +478,10 @@ static void test_reach(void **state)
 		/* a veth of its own leads who knows where */
 		ether(17, "veth3", "veth", 0),
 		ether(18, "virbr0", "bridge", 0),
+		/* a veth that is the way out (a container's eth0), bridged */
+		ether(19, "br3", "bridge", 0),
+		ether(20, "veth4", "veth", 19),
+		ether(21, "veth5", "veth", 19),
 	};
 	static const enum link_reach expected[] = {
 		LINK_REACH_LOCAL, LINK_REACH_OUTER, LINK_REACH_LOCAL,
@@ -486,11 +490,13 @@ static void test_reach(void **state)
 		LINK_REACH_OUTER, LINK_REACH_OUTER, LINK_REACH_OUTER,
 		LINK_REACH_OUTER, LINK_REACH_OUTER, LINK_REACH_OUTER,
 		LINK_REACH_OUTER, LINK_REACH_OUTER, LINK_REACH_INNER,
+		LINK_REACH_OUTER, LINK_REACH_OUTER, LINK_REACH_OUTER,
 	};
 	const struct net_links links = { v, ARRAY_SIZE(v) };
 
 	_Static_assert(ARRAY_SIZE(v) == ARRAY_SIZE(expected), "one each");
 	v[14].gateway = true;
+	v[19].gateway = true;
 	assert_int_equal(link_reach(&links,
 				    &(struct net_link){ .name = "torvm0" },
 				    "torvm0"),
