@@ -4,7 +4,7 @@
  * Only Tor can tell whether a bridge works, and only Tor may try: a connection
  * of our own would be seen on the wire as what it is. So the running Tor is
  * asked what it is connected with and what it remembers of its guards, which
- * with bridges are the bridges.
+ * with bridges are the bridges; the engine adds whom it called in vain.
  */
 #include <errno.h>
 #include <string.h>

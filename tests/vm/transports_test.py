@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -616,9 +617,10 @@ def stuck(t):
     )
 
 
-def refused_proxy(t, kind, key, **sections):
+def refused_proxy(t, kind, key, port=None, **sections):
     """A proxy that is not believed is told nothing, and the user is told why."""
     t.use(proxy_peer="squid-tls", **sections)
+    t.port = port or t.port
     with t.judged() as capture:
         status = stuck(t)
         expect(status["obstacle"]["kind"] == kind, str(status))
@@ -635,6 +637,78 @@ def refused_proxy(t, kind, key, **sections):
 @cases.case
 def a_proxy_that_nobody_vouches_for_is_refused(t):
     refused_proxy(t, "proxy-certificate", "proxy.ca_file")
+
+
+EXPIRED = """
+[ca]
+default_ca = lab
+[lab]
+database = %(dir)s/index
+new_certs_dir = %(dir)s
+rand_serial = yes
+default_md = sha256
+policy = any
+certificate = %(pki)s/ca.pem
+private_key = %(pki)s/ca.key
+default_startdate = 20250101000000Z
+default_enddate = 20250201000000Z
+x509_extensions = own
+[any]
+commonName = optional
+[own]
+subjectAltName = IP:203.0.113.50
+"""
+
+
+@contextlib.contextmanager
+def expired_server(t, port):
+    """By TLS, with the lab's authority's certificate of another year."""
+    folder = os.path.join(t.directory, "expired")
+    os.mkdir(folder, 0o700)
+    conf, request, certificate = (
+        os.path.join(folder, name) for name in ("conf", "request", "certificate")
+    )
+    pki = os.path.dirname(t.lab.ca_path())
+    key = os.path.join(pki, "server.key")
+    with open(conf, "w", encoding="ascii") as f:
+        f.write(EXPIRED % {"dir": folder, "pki": pki})
+    with open(os.path.join(folder, "index"), "w", encoding="ascii"):
+        pass
+    own = ["openssl", "req", "-config", os.path.join(pki, "conf"), "-new", "-key", key]
+    t.lab.output("net", [*own, "-subj", "/CN=expired", "-out", request])
+    t.lab.output(
+        "net",
+        ["openssl", "ca", "-config", conf, "-batch", "-notext", "-in", request]
+        + ["-out", certificate],
+        stderr=subprocess.DEVNULL,
+    )
+    server = t.lab.popen(
+        "net",
+        ["openssl", "s_server", "-quiet", "-accept", "203.0.113.50:" + port]
+        + ["-cert", certificate, "-key", key],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+        shutil.rmtree(folder)
+
+
+@cases.case
+def a_proxy_that_has_expired_is_refused(t):
+    port = "3130"
+    with expired_server(t, port):
+        refused_proxy(
+            t,
+            "proxy-expired",
+            "timedatectl",
+            port,
+            **by_tls(t, address="203.0.113.50:" + port),
+        )
 
 
 @cases.case
