@@ -159,7 +159,7 @@ class Guest:
             "-m", "192", "-smp", "1", "-rtc", "base=utc",
             "-kernel", os.path.join(IMAGE, "vmlinuz"),
             "-initrd", self._path("initrd"),
-            "-append", "panic=-1 oops=panic loglevel=4 console=ttyS0",
+            "-append", "panic=-1 oops=panic loglevel=4 console=ttyS0 no_timer_check",
             "-serial", "stdio",
             "-device", "virtio-serial-pci,max_ports=3",
             "-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng",
