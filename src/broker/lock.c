@@ -54,8 +54,10 @@ static int busy(struct error *e)
 	return error_set(e, -EBUSY,
 			 "another TorVM controller (pid %d) runs in this "
 			 "network namespace; `torvm status` shows it, `torvm "
-			 "down` stops it",
-			 peer.pid);
+			 "down` stops it, with the --runtime-dir that it was "
+			 "started with. If neither finds it, `kill %d` stops "
+			 "it and restores the network",
+			 peer.pid, peer.pid);
 }
 
 int lock_take(struct lock *lock, struct error *e)

@@ -884,6 +884,9 @@ class Test:
         finally:
             other.close()
         c.must("BLOCK")
+        # Its folder is deleted: no command finds it, but the way out is named.
+        shutil.rmtree(c.runtime)
+        assert f"kill {c.process.pid}" in c.recover(code=7)
         c.stop()
         self.restored()
 
