@@ -64,6 +64,25 @@ def route_gone():
     assert lab.ip("host", "route", "show", "table", "9095") == shot
 
 
+def foreign_route():
+    """What others put into T is reported and goes: it would come first"""
+    def own():
+        shown = (lab.ip("host", "route", "show", "table", "all")
+                 + lab.ip("host", "-6", "route", "show", "table", "all"))
+        return sorted(line for line in shown.splitlines() if " table 909" in line)
+
+    shot = own()
+    for family, words in (("-4", ["default", "via", ROUTER4, "metric", "0"]),
+                          ("-4", ["203.0.113.0/24", "dev", "eth0"]),
+                          ("-6", ["default", "via", ROUTER6, "dev", "eth0", "onlink"])):
+        lab.ip("host", family, "route", "prepend", *words, "table", "9095")
+        assert own() != shot, words
+        assert changed() & LINKS, words
+        driver("firewall", "open")
+        assert own() == shot, (words, own(), shot)
+        assert changed(100) & LINKS == 0
+
+
 def address_gone():
     """The TAP's address likewise, and what the kernel takes away with the last one"""
     def state():
@@ -290,5 +309,5 @@ def foreign_flush_without_owner():
     driver("firewall-remove")
 
 
-main([own_doing, rules_gone, route_gone, address_gone, tap_gone, new_link, uplink_into_a_bridge, back_at_once,
-      another_uplink, overrun, foreign_flush_without_owner])
+main([own_doing, rules_gone, route_gone, foreign_route, address_gone, tap_gone, new_link,
+      uplink_into_a_bridge, back_at_once, another_uplink, overrun, foreign_flush_without_owner])

@@ -9,7 +9,7 @@
  * which a LAN may contain. Another table holds the route that prohibits
  * everything when T has no answer; it names no link, so none can take it along.
  * Everything in these with our protocol number is ours; what is not wanted
- * any more goes.
+ * any more goes, and so does what others put there.
  */
 #include "platform/linux/linux.h"
 
@@ -301,7 +301,7 @@ static int route_delete(struct net *net, const struct route *route)
 	const struct rtmsg rtm = {
 		.rtm_family = route->family,
 		.rtm_dst_len = route->dst_len,
-		.rtm_protocol = NET_ROUTE_PROTOCOL,
+		.rtm_protocol = route->protocol,
 		.rtm_scope = RT_SCOPE_NOWHERE,
 	};
 	int r;
@@ -320,10 +320,12 @@ int routes_sync(struct net *net, const struct net_plan *plan, struct error *e)
 	if (r == 0)
 		r = wanted_routes(net, plan, &all, &wanted);
 	for (size_t i = 0; r == 0 && i < all.n; i++) {
-		bool keep = !is_ours(&all.v[i]);
+		bool keep = !is_our_table(all.v[i].table);
 
+		/* What others put there would come before ours. */
 		for (size_t k = 0; !keep && k < wanted.n; k++)
-			keep = same(&all.v[i], &wanted.v[k]);
+			keep = is_ours(&all.v[i]) &&
+			       same(&all.v[i], &wanted.v[k]);
 		if (!keep)
 			r = route_delete(net, &all.v[i]);
 	}
@@ -358,7 +360,7 @@ enum routes_state routes_check(struct net *net, const struct net_plan *plan)
 {
 	struct routes all = { 0 }, wanted = { 0 };
 	enum routes_state state = ROUTES_COMPLETE;
-	size_t ours = 0;
+	size_t held = 0;
 	bool complete;
 
 	complete = routes_read(net, &all) == 0 &&
@@ -366,8 +368,8 @@ enum routes_state routes_check(struct net *net, const struct net_plan *plan)
 	if (!complete)
 		state = ROUTES_NO_DEFAULT;
 	for (size_t i = 0; complete && i < all.n; i++)
-		ours += is_ours(&all.v[i]);
-	if (ours != wanted.n)
+		held += is_our_table(all.v[i].table);
+	if (held != wanted.n)
 		state = ROUTES_OTHER_INNER;
 	for (size_t i = 0; complete && i < wanted.n; i++) {
 		if (contains(&all, &wanted.v[i]))
