@@ -468,6 +468,23 @@ class Doctor(Base):
         self.assertRegex(out, r"(?m)^ok +state +a controller runs$")
         self.assertRegex(out, r"(?m)^ok +kernel ")
 
+    def test_a_server_that_tor_answers_for_is_not_to_be_replaced(self):
+        self.controller(GetStatus=[{"status": status("Blocked", 0)}])
+        path = os.path.join(self.dir, "resolv.conf")
+        for server, mend in (("192.0.2.1", "torvm doctor --connection"),
+                             ("2001:db8::1", "sed -i ")):
+            with open(path, "w") as f:
+                f.write(f"nameserver {server}\r\n")
+            r = subprocess.run(
+                ["unshare", "-nm" if ROOT else "-rnm", "sh", "-c",
+                 f"mount --bind {path} $(realpath /etc/resolv.conf) && "
+                 f'exec "$@"', "sh", self.torvm_path, "doctor",
+                 "--runtime-dir", self.run_dir],
+                env=self.env, text=True, capture_output=True, timeout=60)
+            told = re.search(r"(?m)^note +names .*$", r.stdout).group()
+            self.assertIn(server + " does not resolve", told)
+            self.assertIn("run: " + mend, told)
+
 
 SERVE = """
 run = sys.argv[sys.argv.index('--runtime-dir') + 1]

@@ -256,6 +256,10 @@ void doctor_check_names(struct doctor *d, struct finding *f)
 	vm_address(d, vm);
 	snprintf(mend, sizeof(mend),
 		 "sed -i 's/^nameserver.*/nameserver %s/' " RESOLV_CONF, vm);
+	/* The question was Tor's already; another server's would be no other,
+	 * and after the stop nobody would answer it. */
+	if (failed && failed->kind == SERVER_IPV4)
+		str_copy(mend, sizeof(mend), "torvm doctor --connection");
 	if (!failed)
 		found(f, RESULT_NOTE, "", RESOLV_CONF " names no server");
 	else
