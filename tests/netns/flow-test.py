@@ -243,20 +243,21 @@ def refused(address, port):
     return err == errno.ECONNREFUSED and took < 0.1
 
 
-def only_peers():
-    """With peers: exactly their addresses and ports, private ones too"""
-    private = "10.20.30.1"
-    driver("uplink", "tcp:%s:8443" % private, "udp:%s:53" % private,
-           "tcp:%s:443" % WEB4)
+def check_peers(family, private, other, public, foreign, listener, flow):
+    """Exactly a private peer and a public one; @other is a private address that is
+    no peer, @foreign a public one of the other family."""
+    bracketed = "[%s]" if family == socket.AF_INET6 else "%s"
+    driver("uplink", "tcp:%s:8443" % bracketed % private,
+           "udp:%s:53" % bracketed % private, "tcp:%s:443" % bracketed % public)
     driver("firewall", "uplink")
     lab.capture.take()
     # Its flows of before live on; a new one is a peer's.
-    exchange(*flows[0])
-    err, _, s = connect("host", VM_UID, (WEB4, 443))
+    exchange(*flow)
+    err, _, s = connect("host", VM_UID, (public, 443))
     assert err == 0, errno.errorcode[err]
     s.close()
-    listener4.accept()[0].close()
-    service = ns_socket("router", 0, socket.AF_INET, socket.SOCK_STREAM)
+    listener.accept()[0].close()
+    service = ns_socket("router", 0, family, socket.SOCK_STREAM)
     service.bind((private, 8443))
     service.listen(1)
     err, _, s = connect("host", VM_UID, (private, 8443))
@@ -264,54 +265,32 @@ def only_peers():
     exchange(s, service.accept()[0])
     s.close()
     service.close()
-    assert datagram((private, 53)) == 0
-    allowed = {(6, private, 8443), (6, WEB4, 443), (17, private, 53)}
+    assert datagram((private, 53), family) == 0
+    allowed = {(6, private, 8443), (6, public, 443), (17, private, 53)}
     sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()}
     assert sent == allowed, sent
-    # Another port, another address, the other protocol; another user.
-    assert refused(private, 8080) and refused(WEB4, 80) and refused(WEB6, 443)
-    for target in ((private, 54), (private, 8443), (WEB4, 443), (WEB4, 53)):
-        assert datagram(target) in (errno.EPERM, errno.EACCES), target
-    err, _, s = connect("host", USER_UID, (private, 8443), seconds=1)
-    s.close()
-    assert err != 0
-    sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()}
-    assert sent <= {(6, private, 8443), (6, WEB4, 443)}, sent  # the ends of flows
-
-
-def only_ipv6_peers():
-    """The same with IPv6: a private peer and a public one, nobody else"""
-    private = "fd00::1"
-    driver("uplink", "tcp:[%s]:8443" % private, "udp:[%s]:53" % private,
-           "tcp:[%s]:443" % WEB6)
-    driver("firewall", "uplink")
-    lab.capture.take()
-    exchange(*flows[1])
-    err, _, s = connect("host", VM_UID, (WEB6, 443))
-    assert err == 0, errno.errorcode[err]
-    s.close()
-    listener6.accept()[0].close()
-    service = ns_socket("router", 0, socket.AF_INET6, socket.SOCK_STREAM)
-    service.bind((private, 8443))
-    service.listen(1)
-    err, _, s = connect("host", VM_UID, (private, 8443))
-    assert err == 0, errno.errorcode[err]
-    exchange(s, service.accept()[0])
-    s.close()
-    service.close()
-    assert datagram((private, 53), socket.AF_INET6) == 0
-    sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()}
-    assert sent == {(6, private, 8443), (6, WEB6, 443), (17, private, 53)}, sent
-    assert refused(private, 8080) and refused(WEB6, 80) and refused(WEB4, 443)
-    assert refused("fd00::2", 8443)
-    for target in ((private, 54), (WEB6, 443), (WEB6, 53)):
-        err = datagram(target, socket.AF_INET6)
+    # Another port, another address, the other family and protocol; another user.
+    assert refused(private, 8080) and refused(public, 80) and refused(foreign, 443)
+    assert refused(other, 8443)
+    for target in ((private, 54), (private, 8443), (public, 443), (public, 53)):
+        err = datagram(target, family)
         assert err in (errno.EPERM, errno.EACCES), target
     err, _, s = connect("host", USER_UID, (private, 8443), seconds=1)
     s.close()
     assert err != 0
     sent = {(f.proto, f.daddr, f.dport) for f in lab.capture.leaks()}
-    assert sent <= {(6, private, 8443), (6, WEB6, 443)}, sent  # the ends of flows
+    assert sent <= {(6, private, 8443), (6, public, 443)}, sent  # the ends of flows
+
+
+def only_peers():
+    """With peers: exactly their addresses and ports, private ones too"""
+    check_peers(socket.AF_INET, "10.20.30.1", "10.20.30.2", WEB4, WEB6, listener4,
+                flows[0])
+
+
+def only_ipv6_peers():
+    """The same with IPv6"""
+    check_peers(socket.AF_INET6, "fd00::1", "fd00::2", WEB6, WEB4, listener6, flows[1])
 
 
 def datagrams():
