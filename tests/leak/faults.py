@@ -8,7 +8,8 @@ A fault is a class with
     says        what the log has to say of it
     stopping    can be made while TorVM stops, too
     needs       transitions at which there is something to break (life.py)
-    walks       False: too slow for a walk
+    walks       False: too slow for a walk, or nothing that it has
+    lasts       in a life its cause goes only when the transition is over
     inject(w)   make it; may return after having waited
     heal(w)     take its cause away (nothing, for most)
 w is the Walk or the Life: w.t (the Product), w.stage, w.rng, w.moment, w.held (the
@@ -54,6 +55,7 @@ class Fault:
     stopping = False
     needs = TRANSITIONS
     walks = True
+    lasts = False
 
     def inject(self, w):
         raise NotImplementedError
@@ -225,6 +227,20 @@ class DeleteTap(Fault):
 
     def inject(self, w):
         w.stage.host("ip", "link", "del", "torvm0", check=w.moment != "stopping")
+
+
+@fault
+class FlushTap(Fault):
+    """As a network manager does that takes the link for its own."""
+
+    name = "TAP's addresses removed"
+    keeps = True
+    stopping = True
+    needs = WITH_TAP
+
+    def inject(self, w):
+        w.stage.host("ip", "addr", "flush", "dev", "torvm0",
+                     check=w.moment != "stopping")
 
 
 @fault
@@ -551,7 +567,8 @@ class StateDisk(Fault):
     needs = STARTED
 
     def inject(self, w):
-        self.spoil(os.path.join(w.t.state, "state.img"))
+        host = w.stage.lab.machine("host")
+        self.spoil(host.path(os.path.join(w.t.state, "state.img")))
         for pid in w.t.qemu_pids() if w.held else [w.qemu()]:
             w.t.kill(pid)
 
@@ -582,6 +599,26 @@ class DiskMissing(StateDisk):
     @staticmethod
     def spoil(path):
         os.unlink(path)
+
+
+@fault
+class DiskFull(Fault):
+    """That of the state directory, which is small in a life."""
+
+    name = "disk full"
+    walks = False
+    lasts = True
+
+    def inject(self, w):
+        filled = w.t.run("dd", "if=/dev/zero", "of=" + self.filler(w), "bs=4096")
+        expect("No space left" in filled.err, "dd: %s" % filled)
+
+    def heal(self, w):
+        w.t.run("rm", "-f", self.filler(w))
+
+    @staticmethod
+    def filler(w):
+        return os.path.join(w.t.state, "filler")
 
 
 @fault

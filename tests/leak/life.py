@@ -139,7 +139,8 @@ class Life(Walk):
             try:
                 fault.inject(self)
             finally:
-                fault.heal(self)
+                if not fault.lasts:
+                    fault.heal(self)
             captures.sync()
             until_now = captures.frames()
             # Without its engine a stop that has begun is ended by the broker, or by
@@ -150,6 +151,8 @@ class Life(Walk):
                      or transition == "Shutdown" and not following))
             self._go_on()
             self._settle(transition, following)
+            if fault.lasts:
+                fault.heal(self)
             captures.sync()
             frames = captures.frames()
         # A stop opens the network, soon after it goes on.
@@ -197,7 +200,15 @@ class Life(Walk):
         t = self.t
         t.configure(failsafe=FAILSAFE)
         t.ensure_down()
-        self._state_directory()
+        self._mount_state()
+        try:
+            self._live()
+        finally:
+            t.ensure_down()
+            t.run("umount", t.state)
+
+    def _live(self):
+        t = self.t
         self.stage.start_senders()
         self.before = self._network()
         print("# life %s: %s" % (self.seed, self.plan), flush=True)
@@ -209,21 +220,23 @@ class Life(Walk):
                 if steps[number + 1] in ("Shutdown", None):
                     self._comes_back()
         finally:
-            self.t.order("test-hold", "-")
+            t.order("test-hold", "-")
             self._go_on()
             self.result["rounds"] = self._loops(False)
         expect(self.result["rounds"] > 0, "no probe was made")
         t.ensure_down()
         same_network(self.before, self._network())
 
-    def _state_directory(self):
-        """Where the engine finds its orders; the broker wants it to be its user's."""
-        if os.path.isdir(self.t.state):
-            return
-        os.mkdir(self.t.state, 0o700)
-        done = self.t.run("id", "-u", "torvm")
+    def _mount_state(self):
+        """The engine finds its orders there; the broker wants it to be its user's. Of
+        its own, so that it can be full: room for a disk and one put aside."""
+        t = self.t
+        done = t.run("id", "-u", "torvm")
         uid = int(done.out) if done.code == 0 else ENGINE_UID
-        os.chown(self.t.state, uid, -1)
+        options = "size=200m,mode=700,uid=%d" % uid
+        os.makedirs(t.state, exist_ok=True)
+        done = t.run("mount", "-t", "tmpfs", "-o", options, "none", t.state)
+        expect(done.code == 0, "mount: %s" % done)
 
     def _comes_back(self):
         if not self._controller():

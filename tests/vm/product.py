@@ -243,7 +243,7 @@ class Product:
 
     def order(self, name, text):
         """Tells the tests' engine something: src/daemon/test-engine.c."""
-        path = os.path.join(self.state, name)
+        path = self.lab.machine("host").path(os.path.join(self.state, name))
         with open(path + ".new", "w", encoding="ascii") as f:
             f.write(text + "\n")
         os.chmod(path + ".new", 0o644)
