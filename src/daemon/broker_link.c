@@ -91,8 +91,9 @@ static void take_event(struct broker_link *b, const struct broker_message *m)
 	case BROKER_EVENT_TAP_LOST:
 		e->tap_present = false;
 		engine_failure(
-			e, "The TAP was deleted by another program; nothing "
-			   "leaves this machine. TorVM makes it anew.");
+			e, "The TAP was deleted or set down by another "
+			   "program; nothing leaves this machine. TorVM makes "
+			   "it anew.");
 		engine_feed(e, LIFECYCLE_EVENT_TAP_LOST);
 		break;
 	case BROKER_EVENT_REPAIRED: log_warning("%s", m->text); break;
