@@ -28,18 +28,6 @@
 
 enum way { WAY_TOR, WAY_MEEK, WAY_DIRECT, WAY_NONE, WAY_BLOCKED };
 
-/* Whether a controller in @state is about to end. */
-static bool is_going_down(const char *state)
-{
-	static const char *const states[] = { "Shutdown", "RestoreNetwork",
-					      "Cleanup" };
-
-	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
-		if (!strcmp(state, states[i]))
-			return true;
-	return false;
-}
-
 /* How the question can go; @ret_proxy is for WAY_TOR, *@ret_client for
  * WAY_MEEK. */
 static enum way find_way(const struct cli_args *args, const char *path,
@@ -54,7 +42,7 @@ static enum way find_way(const struct cli_args *args, const char *path,
 
 	if (client_connect(dir, &client, NULL) == 0 &&
 	    client_get_status(client, &status, NULL) == 0) {
-		if (is_going_down(status.state))
+		if (cli_is_stopping(&status))
 			return WAY_BLOCKED;
 		if (strcmp(status.state, "Running") != 0) {
 			*ret_client = steal_ptr(&client);

@@ -143,6 +143,9 @@ void cli_progress_end(struct cli_progress *p);
 /* The stage in plain words, one line. */
 void cli_describe(const struct client_status *status, char *buf, size_t size);
 
+/* Whether a controller with @status is about to end. */
+bool cli_is_stopping(const struct client_status *status);
+
 /* start.c: what has to be true before a controller is started. */
 
 /* Root, a good configuration, and no remote session that would cut itself

@@ -306,7 +306,7 @@ static int follow(const struct cli_args *args, struct starter *s,
 	}
 }
 
-static bool is_stopping(const struct client_status *status)
+bool cli_is_stopping(const struct client_status *status)
 {
 	return !strcmp(status->state, "Shutdown") ||
 	       !strcmp(status->state, "RestoreNetwork") ||
@@ -468,7 +468,7 @@ static int already_there(const struct cli_args *args, struct client *client,
 		return -1;
 	if (r < 0)
 		return cli_fail(cli_client_code(r), "%s", e.text);
-	if (is_stopping(&f->last)) {
+	if (cli_is_stopping(&f->last)) {
 		cli_progress_show(&f->progress, &f->last);
 		if (wait_until_gone(cli_runtime_dir(args)))
 			return -1;

@@ -184,14 +184,6 @@ bool config_is_host(const char *text)
 	return inet_pton(AF_INET6, bare, &ip6) == 1;
 }
 
-/* Whether another machine can have @ip. */
-static bool is_elsewhere(struct in_addr ip)
-{
-	uint32_t top = ntohl(ip.s_addr) >> 24;
-
-	return top != 0 && top != 127 && top < 224;
-}
-
 int config_check_proxy_address(const char *value, struct config_problem *p)
 {
 	static const char elsewhere[] = "a proxy on another machine";
@@ -212,13 +204,13 @@ int config_check_proxy_address(const char *value, struct config_problem *p)
 		if (!strncasecmp(value, "localhost:", 10))
 			return config_problem_set(p, elsewhere,
 						  "is this machine itself");
-	} else if (ep.kind == HOST_IPV6) {
-		if (ip_is_v4(&ep.ip6) || !ip_is_unicast(&ep.ip6))
-			return config_problem_set(p, elsewhere,
-						  "is no address of another "
-						  "machine");
 	} else {
-		if (!is_elsewhere(ep.ip4))
+		const struct in6_addr ip =
+			ep.kind == HOST_IPV4 ? ip_from_v4(ep.ip4) : ep.ip6;
+
+		/* IPv4 is not to be written as IPv6. */
+		if (!ip_is_unicast(&ip) ||
+		    (ep.kind == HOST_IPV6 && ip_is_v4(&ip)))
 			return config_problem_set(p, elsewhere,
 						  "is no address of another "
 						  "machine");

@@ -207,30 +207,25 @@ class Acts:
 
     def lan(self):
         """Running, with access to the LAN and to nothing else."""
-        before = self.begin("LAN access")
-        t = self.torvm
-        t.configure(failsafe=FAILSAFE, network={"lan_access": True})
-        try:
-            t.up()
-            verdicts = self.stage.fire("LAN access")
-            self.record("LAN access", verdicts)
-            expect(verdicts["counts"].get("LAN"), "the LAN was not reached")
-            t.down()
-        finally:
-            t.configure(failsafe=FAILSAFE)
-        same_network(before, t.snapshot())
+        self._running_with("LAN access", "LAN", "the LAN was not reached",
+                           network={"lan_access": True})
 
     def ipv6(self):
         """Running, with Tor's own connections by IPv6 and by nobody else's."""
-        before = self.begin("IPv6 uplink")
-        t = self.torvm
         lines = self.stage.lab.client_torrc() + ["ClientPreferIPv6ORPort 1"]
-        t.configure(failsafe=FAILSAFE, tor={"client_use_ipv6": True, "options": lines})
+        self._running_with("IPv6 uplink", "uplink by IPv6", "Tor used no IPv6",
+                           tor={"client_use_ipv6": True, "options": lines})
+
+    def _running_with(self, state, rule, complaint, **sections):
+        """By another configuration, whose rule has to let something out."""
+        before = self.begin(state)
+        t = self.torvm
+        t.configure(failsafe=FAILSAFE, **sections)
         try:
             t.up()
-            verdicts = self.stage.fire("IPv6 uplink")
-            self.record("IPv6 uplink", verdicts)
-            expect(verdicts["counts"].get("uplink by IPv6"), "Tor used no IPv6")
+            verdicts = self.stage.fire(state)
+            self.record(state, verdicts)
+            expect(verdicts["counts"].get(rule), complaint)
             t.down()
         finally:
             t.configure(failsafe=FAILSAFE)

@@ -237,6 +237,15 @@ def datagram(target, family=socket.AF_INET):
             return e.errno
 
 
+def check_ended(s):
+    """The connection was ended on this side."""
+    try:
+        s.sendall(b"dead")
+        raise AssertionError("the old connection lives")
+    except OSError as e:
+        assert e.errno in (errno.ECONNABORTED, errno.EPIPE), e
+
+
 def refused(address, port):
     err, took, s = connect("host", VM_UID, (address, port), seconds=1)
     s.close()
@@ -339,11 +348,7 @@ def renewed():
     lab.ip("host", "route", "replace", "default", "via", ROUTER4, "src", "192.0.2.99")
     assert int(driver("watch", 3000)) & UPLINK
     assert driver("uplink-renew", "changed") == "1"
-    try:
-        s.sendall(b"dead")
-        raise AssertionError("the old connection lives")
-    except OSError as e:
-        assert e.errno in (errno.ECONNABORTED, errno.EPIPE), e
+    check_ended(s)
     err, _, s = connect("host", VM_UID, (WEB4, 443))
     assert err == 0, errno.errorcode[err]
     flows[0] = s, listener4.accept()[0]
@@ -377,11 +382,7 @@ def renewed_ipv6():
     lab.ip("host", "-6", "route", "replace", "default", "via", ROUTER6, "src", "fd00::10")
     assert int(driver("watch", 3000)) & UPLINK
     assert driver("uplink-renew", "changed") == "1"
-    try:
-        s.sendall(b"dead")
-        raise AssertionError("the old connection lives")
-    except OSError as e:
-        assert e.errno in (errno.ECONNABORTED, errno.EPIPE), e
+    check_ended(s)
     lab.ip("host", "-6", "route", "replace", "default", "via", ROUTER6)
     lab.ip("host", "addr", "del", "2001:db8:1::99/64", "dev", "eth0")
     assert all(of_web(f) for f in lab.capture.leaks())

@@ -75,10 +75,14 @@ class Stage(Product):
             self.judge(capture, *more)
 
     def judge(self, capture, *more):
+        self.judge_contact(capture, "the peer", self.contact(), *more)
+
+    def judge_contact(self, capture, who, contact, *more):
+        """By tcpdump expressions: who has to be contacted, who else may be."""
         capture.sync()
-        expect(capture.show(self.contact()), "the peer was never contacted")
-        leaked = capture.show(leak_filter(self.lab, uplink=[self.contact(), *more]))
-        expect(not leaked, "beside the peer:\n%s" % "\n".join(leaked[:20]))
+        expect(capture.show(contact), "%s: never contacted" % who)
+        leaked = capture.show(leak_filter(self.lab, uplink=[contact, *more]))
+        expect(not leaked, "beside %s:\n%s" % (who, "\n".join(leaked[:20])))
 
     def works(self):
         self.wait_state("Running", timeout_s=RUNNING_S)
@@ -334,11 +338,8 @@ def a_false_answer_is_suspected(t):
         expect(status["obstacle"]["kind"] == "false-names", str(status))
         expect("bridge.addresses" in status["obstacle"]["next"], str(status))
         expect("203.0.113.66" in t.torvm("status").out, "the status hides the lie")
-        capture.sync()
         false = "tcp and dst host 203.0.113.66"
-        expect(capture.show(false), "the false address was not tried")
-        leaked = capture.show(leak_filter(t.lab, uplink=[resolver, false]))
-        expect(not leaked, "beside these:\n%s" % "\n".join(leaked[:20]))
+        t.judge_contact(capture, "the false address", false, resolver)
     t.down()
 
 
@@ -392,10 +393,7 @@ def automatic_mode_leaves_names_that_nobody_knows(t):
         )
         expect(status["tried"] == ["snowflake: names"], str(status))
         expect(status["blocked"], "not blocked")
-        capture.sync()
-        expect(capture.show(resolver), "the name was never asked for")
-        leaked = capture.show(leak_filter(t.lab, uplink=[resolver]))
-        expect(not leaked, "beside the resolver:\n%s" % "\n".join(leaked[:20]))
+        t.judge_contact(capture, "the resolver", resolver)
     t.down()
 
 
@@ -484,10 +482,7 @@ def relays_by_ipv6_alone(t):
             t.run("sleep", "14")
             alarms = t.status()["alarms"]
             expect(not alarms, "alarms: %s" % alarms)
-            capture.sync()
-            expect(capture.show(RELAYS6), "no relay was contacted")
-            leaked = capture.show(leak_filter(t.lab, uplink=[RELAYS6]))
-            expect(not leaked, "beside the relays:\n%s" % "\n".join(leaked[:20]))
+            t.judge_contact(capture, "the relays", RELAYS6)
 
 
 @cases.case
@@ -498,10 +493,7 @@ def relays_by_either(t):
     t.up_until_blocked()
     with t.lab.capture("transports") as capture:
         t.works()
-        capture.sync()
-        expect(capture.show(RELAYS6), "no relay was contacted by IPv6")
-        leaked = capture.show(leak_filter(t.lab, uplink=[RELAYS6, RELAYS]))
-        expect(not leaked, "beside the relays:\n%s" % "\n".join(leaked[:20]))
+        t.judge_contact(capture, "the relays by IPv6", RELAYS6, RELAYS)
     t.down()
 
 
