@@ -23,13 +23,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/util.h"
 #include "init/child.h"
 #include "init/ring.h"
 #include "init/socks.h"
+#include "init/system.h"
 
 #define LINKS_MAX 4
 #define SILENCE_MS 60000
@@ -51,14 +51,6 @@ struct moat {
 	const char *args;
 	struct link links[LINKS_MAX];
 };
-
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
 
 static void end_link(struct link *l)
 {
@@ -104,7 +96,7 @@ static void begin_link(struct moat *moat, struct link *l)
 		return;
 	memset(l, 0, sizeof(*l));
 	l->client = client;
-	l->heard_ms = now_ms();
+	l->heard_ms = system_now_ms();
 	l->transport = connect_to_transport(moat->transport_port);
 	if (l->transport < 0 || !ask(moat, l))
 		end_link(l);
@@ -147,7 +139,7 @@ static bool carry(struct link *l)
 		l->transport_ended |= back < 0;
 		moved = in > 0 || out > 0 || back > 0 || on > 0;
 		if (moved)
-			l->heard_ms = now_ms();
+			l->heard_ms = system_now_ms();
 	} while (moved);
 	/* Nobody waits for an answer that has hung up. */
 	return !(l->client_ended && ring_used(&l->up) == 0) &&
@@ -200,7 +192,7 @@ static void look_after(struct moat *moat, struct link *l, bool client,
 	/* Before it is connected a client can only hang up. */
 	if (l->step != SOCKS_STEP_COUNT && client)
 		good = false;
-	if (!good || now_ms() - l->heard_ms > SILENCE_MS)
+	if (!good || system_now_ms() - l->heard_ms > SILENCE_MS)
 		end_link(l);
 }
 

@@ -17,12 +17,12 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/ip.h"
 #include "base/util.h"
 #include "init/dns.h"
+#include "init/system.h"
 
 #define ROUNDS 3
 #define ANSWER_MS 3000
@@ -39,14 +39,6 @@ struct query {
 	int result; /* of dns_answer(), or why there is none */
 	struct dns_result answer;
 };
-
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
 
 static int connect_to(const struct in6_addr *resolver, int type)
 {
@@ -159,12 +151,12 @@ static void hear(struct query *q, const struct in6_addr *resolver)
 static void hear_all(struct query *queries, size_t n,
 		     const struct in6_addr *resolver)
 {
-	long long end = now_ms() + ANSWER_MS;
+	long long end = system_now_ms() + ANSWER_MS;
 
 	for (;;) {
 		struct pollfd fds[QUERIES_MAX];
 		size_t open = 0;
-		long long left = end - now_ms();
+		long long left = end - system_now_ms();
 
 		for (size_t i = 0; i < n; i++) {
 			fds[i] = (struct pollfd){ .fd = queries[i].fd,

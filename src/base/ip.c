@@ -83,3 +83,19 @@ bool ip_is_private(const struct in6_addr *ip)
 	return ip->s6_addr[0] >> 5 != 1 ||
 	       (ip->s6_addr[0] == 0x20 && ip->s6_addr[1] == 0x02);
 }
+
+uint32_t ip_sum(const void *data, size_t len, uint32_t sum)
+{
+	const uint8_t *p = data;
+
+	for (size_t i = 0; i < len; i += 2)
+		sum += (uint32_t)(p[i] << 8 | p[i + 1]);
+	return sum;
+}
+
+uint16_t ip_checksum(uint32_t sum)
+{
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return htons((uint16_t)~sum);
+}

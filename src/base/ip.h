@@ -1,9 +1,11 @@
 /* Addresses of either family in one type: IPv4 as ::ffff:a.b.c.d (RFC 4291,
- * 2.5.5.2), which is never written like that. */
+ * 2.5.5.2), which is never written like that. And IP's checksum. */
 #pragma once
 
 #include <netinet/in.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /* Room for ip_format(), terminator included. */
 #define IP_TEXT_MAX INET6_ADDRSTRLEN
@@ -32,3 +34,13 @@ bool ip_is_unicast(const struct in6_addr *ip);
 /* Whether a unicast address is one that the Internet does not route, or may
  * hide one (6to4, 64:ff9b::/96). */
 bool ip_is_private(const struct in6_addr *ip);
+
+/**
+ * ip_sum() - Add up 16 bit words for a checksum (RFC 1071)
+ * @len:	In bytes; even
+ * @sum:	Of what goes before, or 0
+ */
+uint32_t ip_sum(const void *data, size_t len, uint32_t sum);
+
+/* The checksum of what was added up, in network order. */
+uint16_t ip_checksum(uint32_t sum);

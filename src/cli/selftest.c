@@ -43,6 +43,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "base/ip.h"
 #include "cli/cli.h"
 #include "platform/platform.h"
 
@@ -272,18 +273,6 @@ static void send_control(struct selftest *t, size_t i)
 
 /* --- probes --- */
 
-static uint16_t checksum(const void *data, size_t len)
-{
-	const uint8_t *p = data;
-	uint32_t sum = 0;
-
-	for (; len > 1; p += 2, len -= 2)
-		sum += (uint32_t)(p[0] << 8 | p[1]);
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return htons((uint16_t)~sum);
-}
-
 static void choose_address(struct probe *p)
 {
 	const struct probe_type *type = p->type;
@@ -383,7 +372,7 @@ static int send_frame(struct probe *p)
 
 	inet_pton(AF_INET, "192.0.2.1", &packet.ip.saddr);
 	inet_pton(AF_INET, "198.51.100.1", &packet.ip.daddr);
-	packet.ip.check = checksum(&packet.ip, sizeof(packet.ip));
+	packet.ip.check = ip_checksum(ip_sum(&packet.ip, sizeof(packet.ip), 0));
 	memcpy(packet.token, p->needle, TOKEN_SIZE);
 	return sendto(p->fd, &packet, sizeof(packet), 0, (struct sockaddr *)&to,
 		      sizeof(to)) < 0
@@ -407,7 +396,7 @@ static int send_datagram(struct probe *p)
 						       : ICMP6_ECHO_REQUEST;
 		/* The kernel sums IPv6's. */
 		sum = p->type->family == AF_INET
-			      ? checksum(packet, sizeof(packet))
+			      ? ip_checksum(ip_sum(packet, sizeof(packet), 0))
 			      : 0;
 		memcpy(packet + 2, &sum, sizeof(sum));
 	}

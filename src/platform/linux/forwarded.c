@@ -34,6 +34,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/ip.h"
+
 /* How long the answers are waited for: those of guests come by their VM. */
 #define ANSWERS_MS 300
 #define LOOK_MS 10
@@ -156,23 +158,6 @@ static int find(struct net *net, struct found *found, struct error *e)
 	return 0;
 }
 
-/* RFC 1071, of an even number of bytes. */
-static uint32_t add_up(const void *data, size_t len, uint32_t sum)
-{
-	const uint8_t *p = data;
-
-	for (size_t i = 0; i < len; i += 2)
-		sum += (uint32_t)(p[i] << 8 | p[i + 1]);
-	return sum;
-}
-
-static uint16_t checksum(uint32_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return htons((uint16_t)~sum);
-}
-
 static int ask(int tap_fd, size_t vnet_hdr_len, const struct flow *flow)
 {
 	const struct ethhdr eth = {
@@ -199,10 +184,10 @@ static int ask(int tap_fd, size_t vnet_hdr_len, const struct flow *flow)
 	char frame[VNET_HDR_MAX + sizeof(eth) + sizeof(ip) + sizeof(tcp)] = "";
 	char *at = frame + vnet_hdr_len;
 
-	tcp.check = checksum(
-		add_up(&tcp, sizeof(tcp),
-		       add_up(&ip.saddr, 8, IPPROTO_TCP + sizeof(tcp))));
-	ip.check = checksum(add_up(&ip, sizeof(ip), 0));
+	tcp.check = ip_checksum(
+		ip_sum(&tcp, sizeof(tcp),
+		       ip_sum(&ip.saddr, 8, IPPROTO_TCP + sizeof(tcp))));
+	ip.check = ip_checksum(ip_sum(&ip, sizeof(ip), 0));
 	memcpy(at, &eth, sizeof(eth));
 	memcpy(at + sizeof(eth), &ip, sizeof(ip));
 	memcpy(at + sizeof(eth) + sizeof(ip), &tcp, sizeof(tcp));
